@@ -1,0 +1,138 @@
+"""
+The command line: one command for each verb. It parses, calls one function and prints.
+
+Every heavy import stands inside the command that needs it, so that `colossi --help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from colossi.errors import ColossiError
+
+app = typer.Typer(
+    help="From an empty site to a model that you can talk to.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec: a TOML file, see docs/spec.md.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, e.g. runs/laptop.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the spec; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+@app.command()
+def info(spec_file: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Say how large the model of a spec is: parameters, FLOPs per token, memory."""
+    from colossi.spec import read_spec
+    from colossi.terminal.info import describe, render
+
+    facts = describe(read_spec(spec_file, overrides))
+    _print_json(facts) if as_json else _print_rich(render(facts))
+
+
+@app.command()
+def train(
+    spec_file: SpecFile,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="The run folder; runs/NAME when left out.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the model of a spec; the same command resumes a run that was stopped or killed."""
+    from colossi.engines.train import train_run
+    from colossi.spec import read_spec
+
+    spec = read_spec(spec_file, overrides)
+    report = train_run(spec, run_folder or Path("runs") / spec.name)
+    if as_json:
+        _print_json(report.as_json())
+
+
+@app.command()
+def evaluate(
+    run_folder: RunFolder,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on the held-out questions of its reasoning tasks, with reasoning-gym's own verifiers."""
+    from colossi.serve.evaluate import evaluate_run
+    from colossi.terminal.evaluation import render
+    from colossi.terminal.progress import Progress
+
+    with Progress() as progress:
+        found = evaluate_run(run_folder, progress)
+    _print_json(found.as_json()) if as_json else _print_rich(render(found))
+
+
+@app.command()
+def chat(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a Hugging Face folder.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="Answer this one question and exit; - reads it from stdin.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from this mass of likeliest tokens.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
+) -> None:
+    """Talk to a model in the terminal."""
+    from colossi.serve.generate import Sampling
+    from colossi.serve.load import load
+    from colossi.terminal.talk import talk
+
+    talk(load(folder), Sampling(temperature, top_p, seed), tokens, prompt)
+
+
+@app.command()
+def report(
+    run_folder: RunFolder,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Write the loss curve to this HTML file.")] = None,
+) -> None:
+    """Say what happened in a run: losses, speed, goodput and where the time went."""
+    from colossi.ledger.report import report as summarise
+    from colossi.ledger.run import open_run
+    from colossi.terminal import curve, summary
+
+    run = open_run(run_folder)
+    with run.ledger() as ledger:
+        found = summarise(event for _, event in ledger.events())
+    if html is not None:
+        curve.save_html(found, html, run_folder.name)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        _print_rich(summary.render(found, run_folder.name))
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def _print_rich(value: Any) -> None:
+    from rich.console import Console
+
+    Console().print(value)
+
+
+def main() -> None:
+    """Run a command; an error of ours becomes a line and a hint, anything else is a bug and shows its traceback."""
+    try:
+        app()
+    except ColossiError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""
+What can happen to a run.
+
+An Event is one fact: when, what kind, in which incarnation of the run, at which step, and the numbers of
+that kind. KINDS is the whole vocabulary; the store refuses any other word. Simulated runs use the same
+words with virtual time. An event knows nothing of where it is kept.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+# kind -> the keys of its data and what they hold. Keys may be missing or more (a report says what it can
+# from what it finds), kinds may not.
+KINDS: dict[str, dict[str, str]] = {
+    "run_started": {
+        "world": "ranks",
+        "workers": "processes that train; as a rule one for each rank",
+        "hostname": "the machine of rank 0",
+        "parameters": "of the whole model",
+        "active_parameters": "that one token passes through",
+        "flops_per_token": "model FLOPs, forward and backward, without recomputation [FLOP]",
+        "peak_flops": "of all workers together; missing when unknown [FLOP/s]",
+        "steps": "the goal",
+        "tokens_per_step": "in the global batch",
+        "layout": "axis -> size, e.g. {replicate: 2, shard: 1}",
+    },
+    "step_done": {
+        "loss": "of the global batch, cross-entropy per token [nat]",
+        "tokens": "in the global batch",
+        "seconds": "of the step, from fetching its batch to the end of the optimizer's work [s]",
+        "learning_rate": "that the step used",
+        "gradient_norm": "before clipping",
+        "balance_loss": "the load-balancing loss, weighted as in the total",
+        "z_loss": "the router z-loss, weighted as in the total",
+        "router_max": "the largest router logit; above 3 the router saturates",
+        "expert_load": "list: share of the tokens that each expert got, mean over layers",
+        "stall_seconds": "spent waiting for a checkpoint copy, inside or beside `seconds` [s]",
+    },
+    "checkpoint_begun": {},
+    "checkpoint_complete": {
+        "seconds": "from begun to its commit marker, mostly in the background [s]",
+        "stall_seconds": "that training waited for it [s]",
+        "bytes": "of all shards together [B]",
+    },
+    "checkpoint_failed": {"why": "one line"},
+    "checkpoint_damaged": {"folder": "that was skipped", "why": "one line"},
+    "resumed": {
+        "from_step": "the last step in what was loaded",
+        "source": "disk (later: memory, buddy)",
+    },
+    "stopped": {"why": "on purpose and cleanly: Ctrl-C, a time limit"},
+    "failed": {"why": "one line", "rank": "where, if known"},
+    "finished": {},
+    "evaluated": {"task": "name", "questions": "how many", "accuracy": "share that was right, 0 to 1"},
+    "data_prepared": {"tokens": "in the shards", "samples": "in the shards", "seconds": "spent on it [s]"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One fact. `time` in unix seconds; incarnations count from 1, a restart begins the next one."""
+
+    time: float
+    kind: str
+    incarnation: int
+    step: int | None = None
+    data: Mapping[str, JSON] = field(default_factory=dict)
+
+    def number(self, key: str) -> float | None:
+        """The number under `key`, or None when there is none."""
+        value = self.data.get(key)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def whole(self, key: str) -> int | None:
+        """The number under `key` as an integer; None when there is none, or none that is finite."""
+        value = self.number(key)
+        return None if value is None or not math.isfinite(value) else int(value)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """The list of numbers under `key`; empty when there is none."""
+        value = self.data.get(key)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return ()
+        return tuple(v for v in value if isinstance(v, int | float) and not isinstance(v, bool))
+
+    def text(self, key: str) -> str:
+        """What stands under `key` as text; empty when nothing does."""
+        value = self.data.get(key)
+        return "" if value is None else str(value)

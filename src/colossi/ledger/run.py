@@ -1,0 +1,136 @@
+"""
+The run folder: the interface between the commands, documented in docs/run-folder.md.
+
+    spec.toml           complete, as resolved          ledger.sqlite   everything that happened
+    tokenizer.json      of the data                    checkpoints/step-00000100/
+    questions.json      held out for evaluation        logs/rank-0.log
+    corpus              where the prepared tokens are
+
+Knows names of files and who may write over whom; not what is in them.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colossi.errors import RunError
+from colossi.ledger.store import Ledger
+from colossi.spec import Spec, read_spec
+
+# What may change when a run goes on; anything else would make it another run.
+MAY_CHANGE = {
+    "name": None,
+    "layout": None,
+    "checkpoint": None,
+    "cluster": None,
+    "training": {"steps", "tokens", "loss_limit", "compile"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder. Nothing is read or made before it is asked for."""
+
+    folder: Path
+
+    @property
+    def spec_file(self) -> Path:
+        return self.folder / "spec.toml"
+
+    @property
+    def ledger_file(self) -> Path:
+        return self.folder / "ledger.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    @property
+    def questions_file(self) -> Path:
+        return self.folder / "questions.json"
+
+    @property
+    def corpus_file(self) -> Path:
+        return self.folder / "corpus"
+
+    def corpus_folder(self) -> Path:
+        """Where the prepared tokens are; a relative path counts from the run folder."""
+        return (self.folder / self.corpus_file.read_text(encoding="utf-8").strip()).resolve()
+
+    def spec(self) -> Spec:
+        """The spec that the run was begun with."""
+        return read_spec(self.spec_file)
+
+    def ledger(self) -> Ledger:
+        """Its ledger, open for reading and appending."""
+        return Ledger.create_or_open(self.ledger_file)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return (folder / "spec.toml").is_file()
+
+
+def open_run(folder: Path) -> Run:
+    """A run that exists, or a one-line error."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder", "colossi train SPEC makes a run in runs/NAME")
+    if not is_run(folder):
+        raise RunError(f"{folder}: not a run (no spec.toml in it)", "give a folder made by colossi train")
+    return Run(folder)
+
+
+def begin_run(folder: Path, spec: Spec) -> Run:
+    """The folder of a run that starts or goes on with this spec; a run of another spec is refused."""
+    run = Run(folder)
+    if is_run(folder):
+        refuse_another(folder, run.spec(), spec)
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder}: not empty, and not a run", "give another folder with --run")
+    for each in (folder, run.checkpoints, run.logs):
+        each.mkdir(parents=True, exist_ok=True)
+    write_whole(run.spec_file, spec.to_toml())
+    return run
+
+
+def refuse_another(folder: Path, begun: Spec, now: Spec) -> None:
+    """A run goes on only with the spec that it was begun with, but for what MAY_CHANGE."""
+    old, new = begun.model_dump(mode="json"), now.model_dump(mode="json")
+    for table in old.keys() | new.keys():
+        allowed = MAY_CHANGE.get(table, set())
+        if allowed is None:
+            continue
+        if difference := _difference(old.get(table), new.get(table), allowed):
+            key, before, after = difference
+            raise RunError(
+                f"{folder}: begun with {table}.{key} = {before!r}, and the spec now says {after!r}",
+                f"train in another folder with --run, or remove {folder}",
+            )
+
+
+def _difference(old: Any, new: Any, allowed: set[str]) -> tuple[str, Any, Any] | None:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return None if old == new else ("*", old, new)
+    for key in sorted(old.keys() | new.keys()):
+        if key not in allowed and old.get(key) != new.get(key):
+            return key, old.get(key), new.get(key)
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside, flushed to disk, then renamed."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,130 @@
+"""
+Grouped-query attention with half-split RoPE and Grok's tanh cap.
+
+Shapes: B batch, T new tokens, S cached positions, E width, H query heads, K key-value heads, D head size.
+Under tensor parallel H and K are this rank's heads. Everything here follows xai-org/grok-1, model.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from colossi.model.collectives import Groups, copy_to, reduce_from
+from colossi.model.matrix import Matrix
+from colossi.model.softcap import softcap_attention
+from colossi.spec.model import ModelSpec
+
+MASKED = -1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary factors for the positions of one pass, float32 [B or 1, 1, T, D/2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def at(cls, positions_BT: Tensor, head_dim: int, base: float) -> "Rope":
+        """angle = position * base^(-2i/D)."""
+        exponent = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32) / head_dim
+        angle = positions_BT[:, None, :, None].float() * base**-exponent
+        return cls(angle.cos(), angle.sin())
+
+    def turn(self, x_BHTD: Tensor) -> Tensor:
+        """[a; b] halves become [a cos - b sin; b cos + a sin], in float32 and cast back."""
+        a, b = x_BHTD.float().chunk(2, dim=-1)
+        turned = torch.cat((a * self.cos - b * self.sin, b * self.cos + a * self.sin), dim=-1)
+        return turned.to(x_BHTD.dtype)
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """Keys (after RoPE) and values of the positions seen so far, [B, K, S, D] each."""
+
+    k: Tensor
+    v: Tensor
+
+    def write(self, rows_B: Tensor, positions_BT: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> None:
+        """Put T new positions of each row in their places."""
+        at = (rows_B[:, None], slice(None), positions_BT)
+        self.k[at] = k_BKTD.transpose(1, 2).to(self.k.dtype)
+        self.v[at] = v_BKTD.transpose(1, 2).to(self.v.dtype)
+
+
+def attend(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, visible_BTS: Tensor, multiplier: float, cap: float
+) -> Tensor:
+    """The formula as written, for any mask: multiply, cap, mask, softmax in float32. [B, H, T, D]"""
+    groups = q_BHTD.shape[1] // k_BKSD.shape[1]
+    k, v = k_BKSD.repeat_interleave(groups, 1), v_BKSD.repeat_interleave(groups, 1)
+    scores = (q_BHTD @ k.transpose(-1, -2)).float() * multiplier
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~visible_BTS[:, None], MASKED)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+def attend_causal(
+    q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, multiplier: float, cap: float
+) -> Tensor:
+    """The same where every token sees all before it, by the fastest way that the device has. [B, H, T, D]"""
+    if not cap:
+        return F.scaled_dot_product_attention(
+            q_BHTD, k_BKTD, v_BKTD, is_causal=True, scale=multiplier, enable_gqa=True
+        )
+    if q_BHTD.device.type == "cpu" and q_BHTD.dtype == torch.float32:
+        return softcap_attention(q_BHTD, k_BKTD, v_BKTD, multiplier, cap)
+    length = q_BHTD.shape[2]
+    causal = torch.ones(1, length, length, dtype=torch.bool, device=q_BHTD.device).tril()
+    return attend(q_BHTD, k_BKTD, v_BKTD, causal, multiplier, cap)
+
+
+class Attention(nn.Module):
+    """Wo(attention(Wq x, Wk x, Wv x)), no biases."""
+
+    def __init__(self, model: ModelSpec, groups: Groups) -> None:
+        super().__init__()
+        width, size = model.hidden, model.head_dim
+        self.head_dim, self.multiplier, self.cap = size, model.attention_multiplier, model.attention_cap
+        self.groups = groups
+        self.q = Matrix(model.heads * size, width)
+        self.k = Matrix(model.kv_heads * size, width)
+        self.v = Matrix(model.kv_heads * size, width)
+        self.o = Matrix(width, model.heads * size)
+
+    def forward(
+        self, x_BTE: Tensor, rope: Rope, visible_BTS: Tensor | None, cached: "CachedRows | None"
+    ) -> Tensor:
+        """`visible` None is plain causal; with a cache the S keys are the cache's."""
+        x = copy_to(x_BTE, self.groups.tensor)
+        q, k, v = (self._heads(matrix(x)) for matrix in (self.q, self.k, self.v))
+        q, k = rope.turn(q), rope.turn(k)
+        if cached is not None:
+            k, v = cached.extend(k, v)
+        if visible_BTS is None:
+            out = attend_causal(q, k, v, self.multiplier, self.cap)
+        else:
+            out = attend(q, k, v, visible_BTS, self.multiplier, self.cap)
+        return reduce_from(self.o(out.transpose(1, 2).flatten(2)), self.groups.tensor)
+
+    def _heads(self, x_BTN: Tensor) -> Tensor:
+        """[B, T, heads * D] -> [B, heads, T, D]"""
+        return x_BTN.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRows:
+    """One layer's cache, and where the new tokens of each row go."""
+
+    layer: LayerCache
+    rows_B: Tensor
+    positions_BT: Tensor
+
+    def extend(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values, and give all of these rows' [B, K, S, D]."""
+        self.layer.write(self.rows_B, self.positions_BT, k_BKTD, v_BKTD)
+        k, v = self.layer.k[self.rows_B], self.layer.v[self.rows_B]
+        return k.to(k_BKTD.dtype), v.to(v_BKTD.dtype)

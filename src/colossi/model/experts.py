@@ -1,0 +1,201 @@
+"""
+Routed experts, computed as one grouped product; no token is dropped and no expert is looped over.
+
+Each token goes to its k likeliest experts. The N*k copies are sorted by expert, so that an expert's tokens stand
+together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel to the
+rank that holds their expert, and back afterwards.
+
+Shapes: N tokens, k experts per token, X experts, E width, F expert width.
+
+[1] W. Fedus et al., "Switch Transformers", 2021, equations 4 to 6: the load-balancing loss.
+[2] B. Zoph et al., "ST-MoE", 2022, equation 5: the router z-loss.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from colossi.model.collectives import Groups, copy_to, exchange, reduce_from
+from colossi.model.matrix import Matrix, local
+from colossi.spec.model import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where each token goes, and with what weight; the weights are not made to sum to one."""
+
+    weights_Nk: Tensor
+    experts_Nk: Tensor
+    logits_NX: Tensor
+    probabilities_NX: Tensor
+
+
+class Router(Matrix):
+    """Logits by a matrix [X, E] in float32; softmax over all experts, then the k largest."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        super().__init__(model.experts, model.hidden)
+        self.k, self.cap = model.experts_per_token, model.router_cap
+
+    def route(self, x_NE: Tensor) -> Routing:
+        logits = super().forward(x_NE.float())
+        if self.cap:
+            logits = self.cap * torch.tanh(logits / self.cap)
+        probabilities = logits.softmax(-1)
+        weights, experts = probabilities.topk(self.k, dim=-1)
+        return Routing(weights, experts, logits, probabilities)
+
+
+class _Permute(torch.autograd.Function):
+    """Rows of x, k times each, in the given order; going back each row gathers its k gradients in order."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NE: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        ctx.k = k
+        return x_NE[order // k if k > 1 else order]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        _, inverse = ctx.saved_tensors
+        back = grad[inverse]
+        return (back.view(-1, ctx.k, grad.shape[-1]).sum(1) if ctx.k > 1 else back), None, None, None
+
+
+def permute(x_NE: Tensor, order: Tensor, inverse: Tensor, k: int = 1) -> Tensor:
+    """x[order // k], with a backward that gathers instead of scattering: faster, and always the same sum."""
+    return _Permute.apply(x_NE, order, inverse, k)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def invert(order: Tensor) -> Tensor:
+    """The permutation that undoes `order`."""
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.numel(), device=order.device)
+    return inverse
+
+
+class GatedFFN(nn.Module):
+    """A dense FFN: down(gelu(gate x) * (value x)), GELU by its tanh approximation."""
+
+    def __init__(self, width: int, hidden: int, groups: Groups) -> None:
+        super().__init__()
+        self.groups = groups
+        self.gate, self.value, self.down = Matrix(hidden, width), Matrix(hidden, width), Matrix(width, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = copy_to(x, self.groups.tensor)
+        inner = F.gelu(self.gate(x), approximate="tanh") * self.value(x)
+        return reduce_from(self.down(inner), self.groups.tensor)
+
+
+class Experts(nn.Module):
+    """All experts' matrices as three stacks [X, F, E], [X, F, E] and [X, E, F]."""
+
+    def __init__(self, model: ModelSpec, groups: Groups) -> None:
+        super().__init__()
+        stack = (model.experts, model.ffn_hidden, model.hidden)
+        self.groups, self.total = groups, model.experts
+        self.gate = nn.Parameter(torch.empty(stack))
+        self.value = nn.Parameter(torch.empty(stack))
+        self.down = nn.Parameter(torch.empty(stack[0], stack[2], stack[1]))
+
+    def forward(self, x_NE: Tensor, weights_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
+        """The weighted sum of each token's experts. [N, E]"""
+        k = experts_Nk.shape[1]
+        x = copy_to(x_NE, self.groups.tensor)
+        weights = copy_to(weights_Nk, self.groups.tensor).to(x.dtype)
+        order = experts_Nk.flatten().argsort(stable=True)
+        inverse = invert(order)
+        counts_X = torch.bincount(experts_Nk.flatten(), minlength=self.total)
+        sorted_in = permute(x, order, inverse, k)
+        if self.groups.expert is None:
+            sorted_out = self._grouped(sorted_in, counts_X)
+        else:
+            sorted_out = self._grouped_elsewhere(sorted_in, counts_X)
+        y_NkE = permute(sorted_out, inverse, order).view(-1, k, x.shape[-1])
+        return reduce_from((y_NkE * weights.unsqueeze(-1)).sum(1), self.groups.tensor)
+
+    def _grouped(self, x: Tensor, counts_X: Tensor) -> Tensor:
+        """Rows sorted by expert -> each through its own expert. [rows, E]"""
+        ends = counts_X.cumsum(0).to(torch.int32)
+        gate, value, down = (local(w).to(x.dtype).transpose(1, 2) for w in (self.gate, self.value, self.down))
+        inner = F.gelu(F.grouped_mm(x, gate, offs=ends), approximate="tanh") * F.grouped_mm(x, value, offs=ends)
+        return F.grouped_mm(inner, down, offs=ends)
+
+    def _grouped_elsewhere(self, x: Tensor, counts_X: Tensor) -> Tensor:
+        """The same where the experts are dealt out over the ranks of a group, in order."""
+        group = self.groups.expert
+        assert group is not None
+        ranks = group.size()
+        here = self.total // ranks
+        sent_RX = counts_X.view(ranks, here)
+        received_RX = exchange(sent_RX, [1] * ranks, [1] * ranks, group)
+        sent, received = sent_RX.sum(1).tolist(), received_RX.sum(1).tolist()
+        rows = exchange(x, sent, received, group)
+        # Rows stand by sender, then by expert; an expert's rows must stand together.
+        owner = torch.arange(here, device=x.device).repeat(ranks).repeat_interleave(received_RX.flatten())
+        order = owner.argsort(stable=True)
+        inverse = invert(order)
+        out = self._grouped(permute(rows, order, inverse), received_RX.sum(0))
+        return exchange(permute(out, inverse, order), received, sent, group)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStats:
+    """Sums over the tokens of one pass, so that any split of a batch adds up to the same."""
+
+    balance: Tensor  # [1] sum over sequences of X * sum_e f_e P_e [1]; 1 per sequence when even
+    z: Tensor  # [1] sum over tokens of logsumexp(router logits)^2 [2]
+    load_X: Tensor  # tokens sent to each expert
+    largest: Tensor  # [1] largest |router logit|
+
+
+def router_stats(routing: Routing, counted_BT: Tensor) -> RouterStats:
+    """Balance is taken within each sequence, so it does not depend on how sequences are dealt out."""
+    batch, length = counted_BT.shape
+    logits, total = routing.logits_NX, routing.logits_NX.shape[-1]
+    chosen_BTX = F.one_hot(routing.experts_Nk, total).sum(1).view(batch, length, total)
+    counted = counted_BT.unsqueeze(-1).to(logits.dtype)
+    tokens_B1 = counted.sum(1).clamp(min=1)
+    load_BX = (chosen_BTX * counted).sum(1)
+    f_BX = load_BX / (tokens_B1 * routing.experts_Nk.shape[1])
+    p_BX = (routing.probabilities_NX.view(batch, length, total) * counted).sum(1) / tokens_B1
+    z_N = logits.logsumexp(-1).square() * counted.flatten()
+    return RouterStats(
+        balance=total * (f_BX * p_BX).sum(),
+        z=z_N.sum(),
+        load_X=load_BX.sum(0).detach(),
+        largest=logits.detach().abs().amax(),
+    )
+
+
+class MixtureOfExperts(nn.Module):
+    """The feed-forward half of a block: routed experts, with a dense FFN beside them in Grok-2."""
+
+    def __init__(self, model: ModelSpec, groups: Groups) -> None:
+        super().__init__()
+        self.dense = model.experts == 1
+        if self.dense:
+            self.ffn: nn.Module = GatedFFN(model.hidden, model.ffn_hidden, groups)
+        else:
+            self.router = Router(model)
+            self.experts = Experts(model, groups)
+        self.shared = (
+            GatedFFN(model.hidden, model.shared_expert_ffn, groups) if model.shared_expert_ffn else None
+        )
+
+    def forward(self, x_BTE: Tensor, counted_BT: Tensor) -> tuple[Tensor, RouterStats | None]:
+        if self.dense:
+            y, stats = self.ffn(x_BTE), None
+        else:
+            x_NE = x_BTE.flatten(0, 1)
+            routing = self.router.route(x_NE)
+            y = self.experts(x_NE, routing.weights_Nk, routing.experts_Nk).view_as(x_BTE)
+            stats = router_stats(routing, counted_BT)
+        if self.shared is not None:
+            y = (y + self.shared(x_BTE)) * 0.5**0.5
+        return y, stats

@@ -1,0 +1,20 @@
+"""`[cluster]`: the machines that the run is given."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from colossi.spec.table import Table
+
+
+class ClusterSpec(Table):
+    """Nodes and the workers on them; a worker is one process with one GPU, or with its share of the cores."""
+
+    nodes: int = Field(1, ge=1, description="machines; the local engine runs them all on this one")
+    workers_per_node: int = Field(1, ge=1, description="processes on a node, one for each GPU")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
+
+    @property
+    def workers(self) -> int:
+        """Processes in the run."""
+        return self.nodes * self.workers_per_node

@@ -1,0 +1,74 @@
+"""
+`[model]`: a Grok-class decoder, by its sizes.
+
+The defaults are Grok-1's own constants (xai-org/grok-1, model.py and run.py). The keys marked "Grok-2"
+describe the second model's published differences; at their defaults the block is Grok-1's.
+"""
+
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from colossi.spec.table import Table
+
+
+class ModelSpec(Table):
+    """The architecture. `preset = "grok-1"` fills every key from the catalogue; keys beside it override."""
+
+    layers: int = Field(ge=1, description="decoder blocks")
+    hidden: int = Field(ge=1, description="width of the residual stream")
+    heads: int = Field(ge=1, description="query heads")
+    kv_heads: int = Field(ge=1, description="key-value heads; each serves heads / kv_heads query heads")
+    head_dim: int = Field(ge=2, description="size of a head; hidden / heads when left out")
+    ffn_hidden: int = Field(ge=1, description="width of one expert")
+    vocabulary: int = Field(ge=8, description="rows of the embedding table")
+    experts: int = Field(1, ge=1, description="experts in a block; 1 is a dense model")
+    experts_per_token: int = Field(1, ge=1, description="experts that each token is routed to")
+    shared_expert_ffn: int = Field(
+        0, ge=0, description="width of a dense FFN beside the experts, y = (moe + ffn)/sqrt(2); Grok-2"
+    )
+    tied_embeddings: bool = Field(True, description="the output uses the embedding table; Grok-2: a table of its own")
+    max_positions: int = Field(8192, ge=1, description="longest sequence that the model is meant for")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of RMSNorm")
+    rope_base: float = Field(10000.0, gt=1, description="base of the rotary angles")
+    attention_cap: float = Field(
+        30.0, ge=0, description="attention logits become cap*tanh(logit/cap); 0 is no cap"
+    )
+    router_cap: float = Field(0.0, ge=0, description="the same for router logits; 0 is none; Grok-2 has 30")
+    final_cap: float = Field(0.0, ge=0, description="the same for the output logits; 0 is none; Grok-2 has 50")
+    attention_multiplier: float = Field(gt=0, description="factor on q.k; head_dim**-0.5 when left out")
+    embedding_multiplier: float = Field(gt=0, description="factor on embeddings; sqrt(hidden) when left out")
+    output_multiplier: float = Field(3**-0.5, gt=0, description="factor on the output logits")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_derived(cls, keys: Any) -> Any:
+        if not isinstance(keys, dict):
+            return keys
+        keys, hidden, heads = dict(keys), keys.get("hidden"), keys.get("heads")
+        if type(hidden) is int and hidden > 0:
+            keys.setdefault("embedding_multiplier", hidden**0.5)
+            if type(heads) is int and heads > 0 and hidden % heads == 0:
+                keys.setdefault("head_dim", hidden // heads)
+        if type(head_dim := keys.get("head_dim")) is int and head_dim > 0:
+            keys.setdefault("attention_multiplier", head_dim**-0.5)
+        return keys
+
+    @field_validator("head_dim")
+    @classmethod
+    def _head_dim_is_even(cls, head_dim: int) -> int:
+        if head_dim % 2:
+            raise ValueError("RoPE turns pairs of dimensions: give an even number")
+        return head_dim
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.heads % self.kv_heads:
+            fits = [n for n in range(1, self.heads + 1) if self.heads % n == 0]
+            raise ValueError(f"kv_heads = {self.kv_heads} does not divide heads = {self.heads}: use one of {fits}")
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"experts_per_token = {self.experts_per_token} is more than experts = {self.experts}: "
+                f"use at most {self.experts}"
+            )
+        return self

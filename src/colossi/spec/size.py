@@ -1,0 +1,75 @@
+"""
+How large a model is and what a token costs: exact counts from the sizes alone.
+
+Knows parameters, FLOPs and bytes per parameter; knows nothing of machines or layouts.
+
+[PaLM]  A. Chowdhery et al., "PaLM", 2022, appendix B: 6 FLOPs per matrix parameter and token for forward and
+        backward; the embedding look-up does none.
+"""
+
+from dataclasses import dataclass
+
+from colossi.spec.model import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Counts of numbers [1], by where they are."""
+
+    embedding: int  # the table, and the output table where it is another one
+    attention: int
+    experts: int  # all of them, with the shared one
+    router: int
+    norms: int
+    active: int  # that one token meets; the embedding table counts, being the output matrix too
+
+    @property
+    def total(self) -> int:
+        """All parameters [1]."""
+        return self.embedding + self.attention + self.experts + self.router + self.norms
+
+
+def count_parameters(model: ModelSpec) -> Parameters:
+    """Numbers in the weights [1]; equal to the trainer's own tensors, which a test holds."""
+    width, layers = model.hidden, model.layers
+    table = model.vocabulary * width
+    attention = layers * width * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
+    expert = 3 * width * model.ffn_hidden
+    shared = 3 * width * model.shared_expert_ffn
+    router = layers * width * model.experts if model.experts > 1 else 0
+    norms = (4 * layers + 1) * width
+    embedding = table if model.tied_embeddings else 2 * table
+    idle = layers * (model.experts - model.experts_per_token) * expert
+    experts = layers * (model.experts * expert + shared)
+    return Parameters(
+        embedding=embedding,
+        attention=attention,
+        experts=experts,
+        router=router,
+        norms=norms,
+        active=embedding + attention + experts + router + norms - idle,
+    )
+
+
+def flops_per_token(model: ModelSpec, sequence_length: int) -> float:
+    """FLOP of forward and backward for one token [FLOP], no recomputation counted.
+
+    6 * (matrix parameters that the token meets) [PaLM], plus attention: q.k and p.v are 2 * 2 * H * D FLOP for each
+    key seen, (T + 1) / 2 keys on average under the causal mask (not T, as [PaLM] counts), three times for
+    forward and backward.
+    """
+    counts = count_parameters(model)
+    look_up = 0 if model.tied_embeddings else model.vocabulary * model.hidden
+    matrices = counts.active - counts.norms - look_up
+    keys = (sequence_length + 1) / 2
+    attention = 3 * 4 * model.layers * model.heads * model.head_dim * keys
+    return 6 * matrices + attention
+
+
+def state_bytes_per_parameter(optimizer: str) -> dict[str, int]:
+    """Bytes that training holds for one parameter [B]: float32 master weights, gradients and optimizer state.
+
+    Muon keeps one momentum where AdamW keeps two moments; the few parameters that Muon leaves to AdamW are
+    counted as matrices here. In bfloat16 a cast copy of the weights is made as they are used and not held.
+    """
+    return {"weights": 4, "gradients": 4, "optimizer": 4 if optimizer == "muon" else 8}

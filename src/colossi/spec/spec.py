@@ -1,0 +1,122 @@
+"""
+The whole spec: one document, its tables, and the rules between them.
+
+A table alone knows what it can be; this file knows what two of them can be together. Every rule raises one
+sentence that names the keys, their values and what to write instead.
+"""
+
+from typing import Self
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from colossi.spec.checkpoint import CheckpointSpec
+from colossi.spec.cluster import ClusterSpec
+from colossi.spec.data import DataSpec
+from colossi.spec.layout import LayoutSpec
+from colossi.spec.model import ModelSpec
+from colossi.spec.table import Table
+from colossi.spec.training import TrainingSpec
+
+
+class Spec(Table):
+    """What you want. A command reads the tables that it needs; the others may be left out."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and its folder")
+    model: ModelSpec
+    data: DataSpec | None = None
+    training: TrainingSpec | None = None
+    layout: LayoutSpec = LayoutSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    cluster: ClusterSpec = ClusterSpec()
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        """Fill in what the workers leave open, then hold the tables against each other."""
+        layout = resolve_replicate(self.layout, self.cluster)
+        check_model_fits_layout(self.model, layout)
+        if self.training is not None:
+            layout = resolve_micro_batch(layout, self.training)
+            check_sequence(self.model, self.training)
+        object.__setattr__(self, "layout", layout)  # the one moment before the spec is frozen
+        return self
+
+    def to_toml(self) -> str:
+        """The complete document, as resolved; reading it gives an equal Spec."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def data_parallel(layout: LayoutSpec) -> int:
+    """Number of workers among which the sequences of a batch are dealt out."""
+    assert layout.replicate is not None
+    return layout.replicate * layout.shard * layout.expert
+
+
+def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
+    """replicate = workers / (shard * expert * tensor), or a check that the given one says the same."""
+    copy = layout.shard * layout.expert * layout.tensor
+    workers = cluster.workers
+    if layout.replicate is None:
+        if workers % copy:
+            raise ValueError(
+                f"layout.shard * expert * tensor = {copy} does not divide the {workers} workers of cluster "
+                f"(nodes * workers_per_node): use {-(-workers // copy) * copy} workers or a smaller layout"
+            )
+        return layout.model_copy(update={"replicate": workers // copy})
+    if layout.replicate * copy != workers:
+        raise ValueError(
+            f"layout.replicate * shard * expert * tensor = {layout.replicate * copy}, but cluster has {workers} "
+            f"workers (nodes * workers_per_node): leave out replicate, or make them equal"
+        )
+    return layout
+
+
+def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpec:
+    """micro_batch = a worker's share of the global batch when left out; it must divide that share."""
+    ranks, batch = data_parallel(layout), training.global_batch
+    if batch % ranks:
+        lower, upper = batch // ranks * ranks, -(-batch // ranks) * ranks
+        nearest = f"{lower} or {upper}" if lower else f"{upper}"
+        raise ValueError(
+            f"training.global_batch = {batch} cannot be dealt out to replicate * shard * expert = {ranks} workers: "
+            f"use {nearest}"
+        )
+    share = batch // ranks
+    if layout.micro_batch is None:
+        return layout.model_copy(update={"micro_batch": share})
+    if share % layout.micro_batch:
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        raise ValueError(
+            f"layout.micro_batch = {layout.micro_batch} does not divide a worker's share of {share} sequences: "
+            f"use one of {fits}"
+        )
+    return layout
+
+
+def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
+    """Every matrix must be cut into equal parts along the axes that cut it."""
+    dense_shard = layout.shard * layout.expert
+    for key, size, axes, parts in (
+        ("model.heads", model.heads, "layout.tensor", layout.tensor),
+        ("model.kv_heads", model.kv_heads, "layout.tensor", layout.tensor),
+        ("model.ffn_hidden", model.ffn_hidden, "layout.tensor", layout.tensor),
+        ("model.shared_expert_ffn", model.shared_expert_ffn, "layout.tensor", layout.tensor),
+        ("model.vocabulary", model.vocabulary, "layout.tensor", layout.tensor),
+        ("model.experts", model.experts, "layout.expert", layout.expert),
+        ("model.hidden", model.hidden, "layout.shard * layout.expert", dense_shard),
+    ):
+        if size % parts:
+            fits = [n for n in range(1, parts + 1) if size % n == 0]
+            raise ValueError(
+                f"{key} = {size} does not divide by {axes} = {parts}: use {' or '.join(map(str, fits[-2:]))} "
+                f"there, or {key.split('.')[1]} = {-(-size // parts) * parts}"
+            )
+
+
+def check_sequence(model: ModelSpec, training: TrainingSpec) -> None:
+    """A sequence must not be longer than the model is meant for."""
+    if training.sequence_length > model.max_positions:
+        raise ValueError(
+            f"training.sequence_length = {training.sequence_length} is above model.max_positions = "
+            f"{model.max_positions}: use at most that, or raise max_positions"
+        )

@@ -1,0 +1,42 @@
+"""The chat loop: lines in, streamed answers out; talk of our own goes to stderr, answers to stdout."""
+
+import sys
+
+from rich.console import Console
+
+from colossi.serve.chat import answer
+from colossi.serve.generate import Sampling
+from colossi.serve.load import Loaded
+
+
+def talk(loaded: Loaded, sampling: Sampling, most: int, prompt: str | None) -> None:
+    """One answer to `prompt`, or a conversation until Ctrl-D; /new forgets what was said."""
+    if prompt is not None:
+        question = sys.stdin.read().strip() if prompt == "-" else prompt
+        answer(loaded, [{"role": "user", "content": question}], sampling, most, _write)
+        _write("\n")
+        return
+    console = Console(stderr=True)
+    console.print(f"[dim]{loaded.origin}  ·  Ctrl-D ends, /new starts over[/dim]", highlight=False)
+    messages: list[dict[str, str]] = []
+    while (line := _ask(console)) is not None:
+        if line == "/new":
+            messages.clear()
+        elif line:
+            messages.append({"role": "user", "content": line})
+            said = answer(loaded, messages, sampling, most, _write)
+            _write("\n")
+            messages.append({"role": "assistant", "content": said})
+
+
+def _ask(console: Console) -> str | None:
+    try:
+        return console.input("[bold cyan]you[/bold cyan]  ").strip()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return None
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,120 @@
+"""
+One optimizer step: forward, backward, and what the whole world found.
+
+Losses are divided by what the whole batch has of each (targets, sequences, tokens), so gradients of micro-batches
+and of ranks simply add up, and no layout changes the result beyond the order of sums.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from colossi.data.corpus import Batch
+from colossi.model.grok import PAD, Grok, Losses
+from colossi.spec.spec import Spec
+from colossi.train.mesh import World
+from colossi.train.parallel import gradient_norm, sum_gradients
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Over the whole batch: means, and the number of ranks that want to stop."""
+
+    loss: float
+    balance_loss: float  # weighted
+    z_loss: float  # weighted
+    gradient_norm: float
+    router_max: float
+    expert_load: list[float]  # share of the tokens that each expert got, over all layers
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the whole batch has of each, to divide by."""
+
+    targets: float
+    tokens: float
+    sequences: float
+
+
+def forward_backward(
+    grok: Grok, batch: Batch, spec: Spec, world: World, parameters: list[nn.Parameter], wants_stop: bool
+) -> StepResult:
+    """Leave the whole batch's gradient on the parameters, and say what was found."""
+    assert spec.training is not None and spec.layout.micro_batch is not None
+    inputs, targets = (torch.from_numpy(x).to(world.device) for x in (batch.inputs, batch.targets))
+    is_target = torch.from_numpy(batch.is_target).to(world.device)
+    counts = _count(inputs, is_target, world)
+    found = _Sums(spec.model.experts, world.device)
+    micro = spec.layout.micro_batch
+    for first in range(0, len(inputs), micro):
+        rows = slice(first, first + micro)
+        last = first + micro >= len(inputs)
+        if isinstance(grok, FSDPModule):
+            grok.set_requires_gradient_sync(last)
+        losses = grok(inputs[rows], targets[rows], is_target[rows])
+        total_loss(losses, counts, spec).backward()
+        found.add(losses)
+    sum_gradients(parameters, world)
+    return found.result(counts, spec, world, float(gradient_norm(parameters, world)), wants_stop)
+
+
+def total_loss(losses: Losses, counts: Counts, spec: Spec) -> Tensor:
+    """Cross-entropy per target, plus the weighted router losses, each a mean over layers too."""
+    assert spec.training is not None
+    layers = spec.model.layers
+    balance = spec.training.balance_loss * losses.balance / (counts.sequences * layers)
+    z = spec.training.z_loss * losses.z / (counts.tokens * layers)
+    return losses.cross_entropy / counts.targets + balance + z
+
+
+def _count(inputs: Tensor, is_target: Tensor, world: World) -> Counts:
+    """Of the whole batch; the ranks along the tensor axis see the same rows and count once."""
+    mine = [is_target.sum(), (inputs != PAD).sum(), torch.tensor(len(inputs), device=inputs.device)]
+    counted = _sum_over_world(torch.stack(mine).double(), world) / world.size("tensor")
+    targets, tokens, sequences = counted.tolist()
+    return Counts(max(targets, 1.0), max(tokens, 1.0), sequences)
+
+
+class _Sums:
+    """Adds up the losses of micro-batches."""
+
+    def __init__(self, experts: int, device: torch.device) -> None:
+        self.experts = experts
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.load = torch.zeros(experts, dtype=torch.float64, device=device)
+        self.router_max = torch.zeros((), device=device)
+
+    def add(self, losses: Losses) -> None:
+        found = torch.stack([losses.cross_entropy.detach(), losses.balance.detach(), losses.z.detach()])
+        self.sums += found.double()
+        if self.experts > 1:
+            self.load += losses.load_LX.sum(0)
+        self.router_max = torch.maximum(self.router_max, losses.router_max)
+
+    def result(self, counts: Counts, spec: Spec, world: World, norm: float, stop: bool) -> StepResult:
+        assert spec.training is not None
+        mine = torch.cat([self.sums, self.sums.new_tensor([float(stop)]), self.load])
+        sums = (_sum_over_world(mine, world) / world.size("tensor")).tolist()
+        if world.mesh is not None:
+            dist.all_reduce(self.router_max, op=dist.ReduceOp.MAX)
+        layers, load = spec.model.layers, sums[4:]
+        return StepResult(
+            loss=sums[0] / counts.targets,
+            balance_loss=spec.training.balance_loss * sums[1] / (counts.sequences * layers),
+            z_loss=spec.training.z_loss * sums[2] / (counts.tokens * layers),
+            gradient_norm=norm,
+            router_max=float(self.router_max),
+            expert_load=[x / max(sum(load), 1.0) for x in load] if self.experts > 1 else [],
+            stop=round(sums[3] * world.size("tensor")),
+        )
+
+
+def _sum_over_world(values: Tensor, world: World) -> Tensor:
+    if world.mesh is not None:
+        dist.all_reduce(values)
+    return values

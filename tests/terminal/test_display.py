@@ -1,0 +1,230 @@
+"""What a display knows, what it draws at 80 and 60 columns, and the lines that it prints elsewhere."""
+
+import io
+import math
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from story import NOON, STORY, after, at, done, start
+
+from colossi.ledger.events import KINDS, Event
+from colossi.terminal import live, plain
+from colossi.terminal.live import Display, render
+from colossi.terminal.state import POINTS, RunState, sentence
+
+
+def drawn(state: RunState, width: int, height: int = 24, now: float = NOON + 200) -> list[str]:
+    """The picture as plain rows."""
+    console = Console(width=width, height=height, record=True, file=io.StringIO())
+    console.print(render(state, now, width, height))
+    return console.export_text().rstrip("\n").split("\n")
+
+
+# ---- the state
+
+
+def test_the_state_after_the_story() -> None:
+    state = after(STORY)
+    assert (state.incarnation, state.step, state.goal, state.done) == (2, 200, 800, 0.25)
+    assert (state.checkpoint, state.saving, state.end) == (40, None, "")
+    assert state.best == 8 / 200
+    assert state.tokens_per_second == 8000
+    assert state.mfu == pytest.approx(0.2)  # 1e7 FLOP x 8000 tok/s / 4e11 FLOP/s
+    assert state.step_seconds == 1.0
+    assert state.seconds_left(NOON + 200) == 600
+    assert state.seconds_left(NOON + 200.5) == 599.5
+    assert state.seconds_left(NOON + 999) == 599  # a step that takes long stops the clock, not the display
+    assert state.note == "resumed from step 40 (disk)"
+
+
+def test_a_resume_takes_back_what_is_done_again() -> None:
+    state = after(
+        [start(0), *(done(step) for step in range(1, 11)), at(12, "resumed", 2, from_step=4, source="disk")]
+    )
+    assert state.step == 4
+    assert [step for step, _ in state.losses] == [1, 2, 3, 4]
+
+
+def test_a_long_run_keeps_few_points_from_its_beginning_to_its_end() -> None:
+    state = after(done(step) for step in range(1, 5001))
+    steps = [step for step, _ in state.losses]
+    assert len(steps) <= POINTS
+    assert steps == sorted(set(steps))
+    assert steps[0] < 200
+    assert steps[-1] == 5000
+
+
+def test_a_loss_that_is_no_number_is_never_the_best() -> None:
+    assert after([done(1, loss=math.nan), done(2, loss=3.0), done(3, loss=math.nan)]).best == 3.0
+
+
+SENTENCES = {
+    "step_done": (done(1), ""),
+    "failed": (
+        at(0, "failed", 1, 40, why="out of memory", rank=1),
+        "failed at step 40 on rank 1: out of memory",
+    ),
+    "stopped": (at(0, "stopped", 1, 7, why="Ctrl-C"), "stopped at step 7: Ctrl-C"),
+    "checkpoint": (
+        at(0, "checkpoint_failed", 1, 7, why="disk full"),
+        "checkpoint of step 7 failed: disk full",
+    ),
+    "damaged": (
+        at(0, "checkpoint_damaged", folder="step-000040", why="checksum"),
+        "step-000040 is damaged (checksum); the one before it is used",
+    ),
+    "evaluated": (
+        at(0, "evaluated", task="chain_sum", questions=200, accuracy=0.945),
+        "chain_sum: 94.5% of 200 questions right",
+    ),
+}
+
+
+@pytest.mark.parametrize(("event", "words"), SENTENCES.values(), ids=SENTENCES.keys())
+def test_sentences(event: Event, words: str) -> None:
+    assert sentence(event) == words
+
+
+# ---- the picture
+
+
+def test_the_picture_at_80_by_24() -> None:
+    rows = drawn(after(STORY), 80)
+    assert len(rows) == 23  # one stays free for the cursor
+    assert {len(row) for row in rows} == {80}
+    assert rows[0].startswith("╭─ laptop on node-7 · incarnation 2 ──")
+    assert rows[1].strip("│ ") == "4.21M parameters (1.64M active)  ·  shard 2 x expert 2  ·  2 workers"
+    assert rows[3].rstrip("│ ").endswith("25%  200/800  10m00s left")
+    assert "loss 0.0400   best 0.0400" in rows[5]
+    text = "\n".join(rows)
+    for fact in ("8,000 tok/s", "MFU 20.0%", "0.767", "rate 3.00e-03", "1.64M tokens", "step 40", "2.10"):
+        assert fact in text
+    assert "8 experts, busiest 1.00x" in text
+    assert "resumed from step 40 (disk)" in rows[-2]
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 30), (40, 24), (200, 60)])
+def test_every_size_fits(width: int, height: int) -> None:
+    for state in (
+        after(STORY),
+        after(STORY[:1]),
+        RunState(name="empty"),
+        after([done(1, expert_load=[1 / 256] * 256)]),
+    ):
+        rows = drawn(state, width, height)
+        assert len(rows) <= height - 1
+        assert {len(row) for row in rows} == {min(width, 120)}
+
+
+def test_at_60_columns_the_experts_stand_below_the_numbers() -> None:
+    rows = drawn(after(STORY), 60)
+    (numbers,) = [i for i, row in enumerate(rows) if "8,000 tok/s" in row]
+    (experts,) = [i for i, row in enumerate(rows) if "8 experts, busiest 1.00x" in row]
+    assert experts > numbers
+
+
+def test_before_the_first_step() -> None:
+    rows = drawn(after([start(0)]), 80)
+    assert any("waiting for the first step" in row for row in rows)
+    assert any("nothing yet" in row for row in rows)
+    assert any("incarnation 1 started with 2 workers" in row for row in rows)
+
+
+def test_a_saturated_router_is_marked() -> None:
+    assert "3.01 ▲" in "\n".join(drawn(after([start(0), done(1, router_max=3.01)]), 80))
+    assert "▲" not in "\n".join(drawn(after([start(0), done(1, router_max=3.0)]), 80))
+
+
+def test_a_dense_model_has_neither_experts_nor_router() -> None:
+    text = "\n".join(drawn(after([start(0), done(1, router_max=None, expert_load=[])]), 80))
+    assert "experts" not in text
+    assert "router" not in text
+
+
+def test_a_name_with_brackets_is_shown_as_it_is() -> None:
+    assert "[bold]x" in drawn(after([start(0)], name="[bold]x"), 80)[0]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Event,
+            time=st.floats(0, 1e6),
+            kind=st.sampled_from(sorted(KINDS)),
+            incarnation=st.integers(1, 3),
+            step=st.one_of(st.none(), st.integers(0, 20)),
+            data=st.dictionaries(
+                st.sampled_from(
+                    ["loss", "seconds", "tokens", "steps", "router_max", "gradient_norm", "from_step"]
+                ),
+                st.one_of(st.floats(), st.integers(0, 10), st.none()),
+            ),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_no_history_breaks_the_picture(history: list[Event]) -> None:
+    rows = drawn(after(history), 80, now=5e5)
+    assert len(rows) <= 23
+    plain.line(after(history))
+
+
+# ---- the driver
+
+
+def test_on_a_terminal_it_draws_and_leaves_the_last_picture() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=24)
+    with Display("laptop", console, clock=lambda: NOON + 200) as display:
+        for event in STORY:
+            display.update(event)
+    assert "200/800" in screen.getvalue()
+    assert screen.getvalue().count("incarnation 2") == 1  # drawn when it began, empty, and when it ended
+
+
+def test_elsewhere_it_prints_lines() -> None:
+    out = io.StringIO()
+    with Display("laptop", Console(file=out), clock=lambda: NOON) as display:
+        for event in STORY[:30]:
+            display.update(event)
+    assert out.getvalue().splitlines() == [
+        "incarnation 1 started with 2 workers",
+        "step     1/800  loss 8.0000  8,000 tok/s  MFU 20.0%  left 13m19s",
+        "step     2/800  loss 4.0000  8,000 tok/s  MFU 20.0%  left 13m18s",
+        "step     5/800  loss 1.6000  8,000 tok/s  MFU 20.0%  left 13m15s",
+        "step    10/800  loss 0.8000  8,000 tok/s  MFU 20.0%  left 13m10s",
+        "step    20/800  loss 0.4000  8,000 tok/s  MFU 20.0%  left 13m00s",
+    ]
+
+
+def test_a_line_says_only_what_is_known() -> None:
+    assert plain.line(after([at(0, "step_done", step=3, loss=1.5)])) == "step   3  loss 1.5000"
+
+
+DUE = {
+    "the first": (1, 0.1, True),
+    "an early one": (50, 0.1, True),
+    "a common one": (51, 9.9, False),
+    "after long silence": (51, 10.0, True),
+    "a round one": (300, 5.0, True),
+    "a round one of a fast run": (300, 0.1, False),
+    "the last": (777, 0.1, True),
+}
+
+
+@pytest.mark.parametrize(("step", "silence", "answer"), DUE.values(), ids=DUE.keys())
+def test_when_a_line_is_due(step: int, silence: float, answer: bool) -> None:
+    assert plain.due(step, 777, silence) is answer
+
+
+def test_a_picture_costs_little() -> None:
+    state = after(STORY)
+    console = Console(width=80, height=24, file=io.StringIO())
+    begun = time.process_time()
+    for _ in range(5):
+        console.print(render(state, NOON, 80, 24))
+    assert (time.process_time() - begun) / 5 < 0.1 / live.REDRAWS  # a tenth of a core, at most
