@@ -11,9 +11,10 @@ from rich.console import Console
 from story import NOON, STORY, after, at, done, start
 
 from colossi.ledger.events import KINDS, Event
-from colossi.terminal import live, plain
-from colossi.terminal.live import Display, render
-from colossi.terminal.state import POINTS, RunState, sentence
+from colossi.terminal import plain
+from colossi.terminal.live import REDRAWS, Display, render
+from colossi.terminal.state import RunState, sentence
+from colossi.terminal.trace import POINTS, Trace
 
 
 def drawn(state: RunState, width: int, height: int = 24, now: float = NOON + 200) -> list[str]:
@@ -45,16 +46,20 @@ def test_a_resume_takes_back_what_is_done_again() -> None:
         [start(0), *(done(step) for step in range(1, 11)), at(12, "resumed", 2, from_step=4, source="disk")]
     )
     assert state.step == 4
-    assert [step for step, _ in state.losses] == [1, 2, 3, 4]
+    assert [step for step, _ in state.losses.shown] == [1, 2, 3, 4]
 
 
-def test_a_long_run_keeps_few_points_from_its_beginning_to_its_end() -> None:
-    state = after(done(step) for step in range(1, 5001))
-    steps = [step for step, _ in state.losses]
-    assert len(steps) <= POINTS
-    assert steps == sorted(set(steps))
-    assert steps[0] < 200
-    assert steps[-1] == 5000
+@given(st.integers(1, 3000))
+@settings(max_examples=20, deadline=None)
+def test_a_long_run_is_a_bounded_curve_with_the_same_mean(steps: int) -> None:
+    trace = Trace()
+    for step in range(1, steps + 1):
+        trace = trace.add(step, float(step))
+    assert len(trace.points) < POINTS
+    assert trace.shown[-1][0] == steps
+    assert [step for step, _ in trace.points] == [trace.stride * (i + 1) for i in range(len(trace.points))]
+    total = trace.stride * sum(loss for _, loss in trace.points) + sum(loss for _, loss in trace.pending)
+    assert total == pytest.approx(steps * (steps + 1) / 2)
 
 
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
@@ -202,7 +207,7 @@ def test_elsewhere_it_prints_lines() -> None:
 
 
 def test_a_line_says_only_what_is_known() -> None:
-    assert plain.line(after([at(0, "step_done", step=3, loss=1.5)])) == "step   3  loss 1.5000"
+    assert plain.line(after([at(0, "step_done", step=3, loss=1.5)])) == "step  3  loss 1.5000"
 
 
 DUE = {
@@ -227,4 +232,4 @@ def test_a_picture_costs_little() -> None:
     begun = time.process_time()
     for _ in range(5):
         console.print(render(state, NOON, 80, 24))
-    assert (time.process_time() - begun) / 5 < 0.1 / live.REDRAWS  # a tenth of a core, at most
+    assert (time.process_time() - begun) / 5 < 0.1 / REDRAWS  # a tenth of a core, at most

@@ -15,12 +15,14 @@ from rich.text import Text
 
 from colossi.ledger.report import Report
 
+HIGHEST = 1e12  # a loss above it would only flatten the rest
+
 Points = Sequence[tuple[int, float]]
 
 
 def thin(losses: Points, most: int) -> list[tuple[int, float]]:
-    """At most `most` points: neighbours become one, at their last step and mean loss. NaN is left out."""
-    finite = [(step, loss) for step, loss in losses if math.isfinite(loss)]
+    """At most `most` points: neighbours become one, at their last step and mean loss. No NaN."""
+    finite = [(step, loss) for step, loss in losses if abs(loss) < HIGHEST]
     group = max(1, math.ceil(len(finite) / most))
     groups = [finite[i : i + group] for i in range(0, len(finite), group)]
     return [(g[-1][0], math.fsum(loss for _, loss in g) / len(g)) for g in groups]
@@ -118,7 +120,7 @@ def _scale(axis: str, low: float, high: float, form: str, *, log: bool = False) 
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Of the vertical axis; never empty."""
+    """Of the vertical axis; never so narrow that plotext could not tell its ends apart."""
     low, high = min(values), max(values)
-    room = 0.5 if low == high else 0.0
+    room = max(0.25 * abs(high), 0.25) if high - low <= 1e-6 * max(abs(low), abs(high), 1.0) else 0.0
     return low - room, high + room

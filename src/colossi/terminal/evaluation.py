@@ -22,4 +22,6 @@ def render(found: Evaluation) -> RenderableType:
         if found.overlap == 0
         else f"{found.overlap} training chats ask one of these questions: the figures flatter the model"
     )
-    return Group(table, Text(f"step {found.step}; {clean}", style="dim" if found.overlap == 0 else "bold red"))
+    return Group(
+        table, Text(f"step {found.step}; {clean}", style="dim" if found.overlap == 0 else "bold red")
+    )

@@ -5,10 +5,11 @@ A training run as it goes, in 80 columns and 24 rows.
 in place, elsewhere it prints a plain line now and then (`plain.py`). Everything goes to stderr.
 """
 
+import functools
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -21,21 +22,30 @@ from rich.text import Text
 
 from colossi.ledger.events import Event
 from colossi.terminal import curve, experts, plain
-from colossi.terminal.numerals import count, duration
+from colossi.terminal.numerals import count, decimal, duration
 from colossi.terminal.state import RunState, advance
 
 REDRAWS = 2  # per second; a picture takes 7 ms of a core that training could use
+SHORTEST_BAR = 8  # columns
 NARROW = 74  # columns; below, the experts go under the numbers
 END_STYLES = {"finished": "bold green", "stopped": "bold yellow", "failed": "bold red"}
 
 
 class Display:
-    """Feed it events; it shows the run until the `with` block ends, and leaves the last picture."""
+    """
+    Feed it events; it shows the run until the `with` block ends, and leaves the last picture.
+
+    `history` is what happened before, so that a resumed run shows its whole curve; it is not told again.
+    """
 
     def __init__(
-        self, name: str, console: Console | None = None, clock: Callable[[], float] = time.time
+        self,
+        name: str,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.time,
+        history: Iterable[Event] = (),
     ) -> None:
-        self.state = RunState(name=name)
+        self.state = functools.reduce(advance, history, RunState(name=name))
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._printer = plain.Printer(self._console.file)
@@ -77,7 +87,7 @@ def render(state: RunState, now: float, width: int = 80, height: int = 24) -> Re
         _progress(state, now, inner),
         Text(),
         _loss(state),
-        curve.draw(state.losses, width=inner, height=curve_rows, until=state.goal),
+        curve.draw(state.losses.shown, width=inner, height=curve_rows, until=state.goal),
         Text(),
         facts,
         Text(),
@@ -118,11 +128,15 @@ def _progress(state: RunState, now: float, width: int) -> RenderableType:
         f"{state.step:,}{goal}",
         ("" if left is None or state.end else f"  {duration(left)} left", "dim"),
         (f"  {state.end}" if state.end else "", END_STYLES.get(state.end, "")),
+        no_wrap=True,
+        overflow="ellipsis",
     )
+    if width - after.cell_len - 2 < SHORTEST_BAR:
+        return after
     bar = ProgressBar(
         total=state.goal or 1,
         completed=min(state.step, state.goal) if state.goal else 0,
-        width=max(10, width - after.cell_len - 2),
+        width=width - after.cell_len - 2,
         style="bright_black",
         complete_style="cyan",
         finished_style="green",
@@ -136,9 +150,9 @@ def _loss(state: RunState) -> Text:
     loss = None if state.last is None else state.last.number("loss")
     if loss is None:
         return Text("waiting for the first step", style="dim")
-    text = Text.assemble(("loss ", "dim"), (f"{loss:.4f}", "bold" if math.isfinite(loss) else "bold red"))
+    text = Text.assemble(("loss ", "dim"), (decimal(loss, 4), "bold" if math.isfinite(loss) else "bold red"))
     if state.best is not None:
-        text.append(f"   best {state.best:.4f}", "dim")
+        text.append(f"   best {decimal(state.best, 4)}", "dim")
     return text
 
 
@@ -169,7 +183,9 @@ def _numbers(state: RunState) -> Table:
         "speed", _known(state.tokens_per_second, "{:,.0f} tok/s"), _known(state.mfu, "MFU {:.1%}", "")
     )
     table.add_row("step", "-" if pace is None else duration(pace), _tokens_seen(state))
-    table.add_row("gradient", _known(gradient, "{:.3f}"), _known(rate, "rate {:.2e}", ""))
+    table.add_row(
+        "gradient", "-" if gradient is None else decimal(gradient, 3), _known(rate, "rate {:.2e}", "")
+    )
     if largest is not None:
         table.add_row("router", experts.router(largest), "largest logit")
     saving = "" if state.saving is None else f"saving {state.saving:,}"

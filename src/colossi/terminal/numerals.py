@@ -27,6 +27,11 @@ def size(nbytes: float) -> str:
     return _scaled(nbytes, (" B", " kB", " MB", " GB", " TB", " PB"))
 
 
+def decimal(number: float, digits: int) -> str:
+    """So many digits after the point, unless that gets too long: 1.2345, 1.2e+26."""
+    return f"{number:.{digits}f}" if abs(number) < 1e5 else f"{number:.2g}"
+
+
 def _scaled(number: float, units: tuple[str, ...]) -> str:
     power = 0
     while abs(number) >= 999.5 and power < len(units) - 1:

@@ -8,7 +8,7 @@ happens is told at once.
 from typing import IO
 
 from colossi.ledger.events import Event
-from colossi.terminal.numerals import duration
+from colossi.terminal.numerals import decimal, duration
 from colossi.terminal.state import RunState, sentence
 
 EARLY = {1, 2, 5, 10, 20, 50}
@@ -46,7 +46,7 @@ def line(state: RunState) -> str:
     words = [f"step {state.step:>{width}}{goal}"]
     loss = None if state.last is None else state.last.number("loss")
     if loss is not None:
-        words.append(f"loss {loss:.4f}")
+        words.append(f"loss {decimal(loss, 4)}")
     if state.tokens_per_second is not None:
         words.append(f"{state.tokens_per_second:,.0f} tok/s")
     if state.mfu is not None:

@@ -1,8 +1,8 @@
 """
 What a display knows of a run: a small frozen state, moved on by one event at a time.
 
-It stays small however long the run is: the loss curve is thinned as it grows, speeds are taken over the
-last steps. No clock and no drawing here.
+It stays small however long the run is: the loss curve is thinned as it grows (`trace.py`), speeds are taken
+over the last steps. No clock and no drawing here.
 """
 
 import math
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colossi.ledger.events import Event
+from colossi.terminal.trace import Trace
 
 WINDOW = 20  # steps over which speeds are averaged
-POINTS = 512  # of the loss curve that are kept; beyond, neighbours are averaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class RunState:
     incarnation: int = 0
     step: int = 0
     last: Event | None = None  # the newest step_done
-    losses: tuple[tuple[int, float], ...] = ()
+    losses: Trace = field(default_factory=Trace)
     best: float | None = None
     paces: tuple[Pace, ...] = ()
     checkpoint: int | None = None  # the newest complete one
@@ -142,13 +142,12 @@ def _stepped(state: RunState, event: Event) -> RunState:
     step, loss = event.step or state.step + 1, event.number("loss")
     seconds = (event.number("seconds") or 0.0) + (event.number("stall_seconds") or 0.0)
     pace = Pace(time=event.time, seconds=seconds, tokens=event.number("tokens") or 0.0)
-    kept = state.losses if not state.losses or state.losses[-1][0] < step else _before(state.losses, step)
     return replace(
         state,
         step=step,
         last=event,
         incarnation=max(state.incarnation, event.incarnation),
-        losses=_thinned(kept if loss is None else (*kept, (step, float(loss)))),
+        losses=state.losses if loss is None else state.losses.add(step, float(loss)),
         best=_lower(state.best, loss),
         paces=(*state.paces, pace)[-WINDOW:],
     )
@@ -164,20 +163,7 @@ def _gone_back(state: RunState, step: int) -> RunState:
     return replace(
         state,
         step=step,
-        losses=_before(state.losses, step + 1),
+        losses=state.losses.before(step + 1),
         checkpoint=step or state.checkpoint,
         paces=(),
     )
-
-
-def _before(losses: tuple[tuple[int, float], ...], step: int) -> tuple[tuple[int, float], ...]:
-    return tuple(point for point in losses if point[0] < step)
-
-
-def _thinned(losses: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-    """Unchanged while short; else the older half with each two neighbours as one, their mean."""
-    if len(losses) <= POINTS:
-        return losses
-    old, new = losses[: POINTS // 2], losses[POINTS // 2 :]
-    pairs = zip(old[::2], old[1::2], strict=True)
-    return (*((b[0], (a[1] + b[1]) / 2) for a, b in pairs), *new)

@@ -15,7 +15,7 @@ from rich.text import Text
 from colossi.ledger.clock import PARTS
 from colossi.ledger.report import Interruption, Report
 from colossi.terminal import curve
-from colossi.terminal.numerals import count, duration, size
+from colossi.terminal.numerals import count, decimal, duration, size
 
 ROWS = 8  # of the table of losses
 CURVE_ROWS = 9
@@ -54,7 +54,7 @@ def _headline(report: Report) -> Table:
     saved = report.checkpoints[-1] if report.checkpoints else None
     rows = [
         ("steps", f"{report.steps:,}{goal}", "tokens", count(report.tokens)),
-        ("loss", _known(report.final_loss, "{:.4f}"), "best", _known(report.best_loss, "{:.4f}")),
+        ("loss", _loss(report.final_loss), "best", _loss(report.best_loss)),
         ("speed", _known(report.tokens_per_second, "{:,.0f} tok/s"), "MFU", _known(report.mfu, "{:.1%}")),
         ("goodput", _known(report.goodput, "{:.1%}"), "wall", duration(report.wall_seconds) + paused),
         (
@@ -80,7 +80,7 @@ def _losses(report: Report, width: int) -> Table:
     for _ in chosen:
         table.add_column(justify="right", no_wrap=True)
     table.add_row("step", *(Text(f"{step:,}", style="dim") for step, _ in chosen))
-    table.add_row("loss", *(f"{loss:.4f}" for _, loss in chosen))
+    table.add_row("loss", *(decimal(loss, 4) for _, loss in chosen))
     return table
 
 
@@ -143,3 +143,7 @@ def _evaluations(report: Report) -> Table:
 
 def _known(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else decimal(value, 4)
