@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from colossi.errors import CheckpointFailed, RunError, TrainingFailed
+from colossi.errors import RunError, TrainingFailed
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
@@ -46,8 +46,8 @@ def run_workers(run: Run, workers: int, watch: Callable[[Event], None]) -> None:
             stack.callback(rendezvous.unlink, missing_ok=True)
             interrupt = stack.enter_context(_listening())
             processes = stack.enter_context(_processes(run, workers, incarnation, rendezvous))
-            _follow(ledger, incarnation, after, processes, interrupt, watch)
-        _judge(run, ledger, incarnation, processes)
+            codes = _follow(ledger, incarnation, after, processes, interrupt, watch)
+        _judge(run, ledger, incarnation, codes)
 
 
 @contextmanager
@@ -117,8 +117,8 @@ def _follow(
     processes: list[subprocess.Popen[bytes]],
     interrupt: Interrupt,
     watch: Callable[[Event], None],
-) -> None:
-    """Until all workers have ended well, or one has not."""
+) -> list[int | None]:
+    """Until all workers have ended well, or one has not; returns the exit codes of that moment."""
     passed_on, deadline = 0, float("inf")
     while True:
         codes = [process.poll() for process in processes]
@@ -127,7 +127,7 @@ def _follow(
             if event.incarnation == incarnation:
                 watch(event)
         if any(codes) or all(code == 0 for code in codes) or time.monotonic() > deadline:
-            return
+            return codes
         if interrupt.asked > passed_on:
             passed_on = interrupt.asked
             deadline = time.monotonic() + GRACE_SECONDS
@@ -136,32 +136,26 @@ def _follow(
         time.sleep(POLL_SECONDS)
 
 
-def _judge(
-    run: Run, ledger: Ledger, incarnation: int, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    """Raise if the workers did not end well: by the first reason in the ledger, or by who died of what."""
-    codes = [process.returncode for process in processes]
+def _judge(run: Run, ledger: Ledger, incarnation: int, codes: list[int | None]) -> None:
+    """Raise if the workers did not end well: by their own reason in the ledger, or by who died of what."""
     if not any(codes):
         return
-    failures = [e for _, e in ledger.events("failed") if e.incarnation == incarnation]
-    ours = [e for e in failures if e.data.get("ours")]
-    if ours:
-        why, _, hint = ours[0].text("why").partition("\nhint: ")
-        raise (CheckpointFailed if "checkpoint" in why else TrainingFailed)(why, hint)
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0 and not _ended_by_us(rank, codes)]
-    rank, log = (killed[0][0] if killed else int(failures[0].number("rank") or 0)) if killed or failures else 0, ""
-    log = str(run.logs / f"rank-{rank}.log")
-    if killed:
-        why = f"worker {rank} was killed by {signal.Signals(killed[0][1]).name}"
+    failures = [event for _, event in ledger.events("failed") if event.incarnation == incarnation]
+    for event in failures:
+        if event.data.get("ours"):
+            why, _, hint = event.text("why").partition("\nhint: ")
+            raise TrainingFailed(why, hint)
+    killed = [(rank, -code) for rank, code in enumerate(codes) if code is not None and code < 0]
+    if killed:  # a survivor's complaint about the lost connection is not the reason
+        rank, number = killed[0]
+        why = f"worker {rank} was killed by {signal.Signals(number).name}"
         _record_failure(ledger, incarnation, why, rank)
     else:
-        why = f"worker {rank} failed: {failures[0].text('why') if failures else f'exit code {codes[rank]}'}"
-    raise TrainingFailed(why, f"its log is {log}; run the same command again to resume from the last checkpoint")
-
-
-def _ended_by_us(rank: int, codes: list[int]) -> bool:
-    """A worker that was killed while another had already failed on its own was killed by us."""
-    return codes[rank] == -signal.SIGKILL and any(code > 0 for code in codes)
+        rank = next(rank for rank, code in enumerate(codes) if code)
+        first = failures[0].text("why") if failures else f"exit code {codes[rank]}"
+        why = f"worker {rank} failed: {first}"
+    log = run.logs / f"rank-{rank}.log"
+    raise TrainingFailed(why, f"its log is {log}; the same command resumes from the last checkpoint")
 
 
 def _record_failure(ledger: Ledger, incarnation: int, why: str, rank: int) -> None:

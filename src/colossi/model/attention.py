@@ -21,23 +21,24 @@ MASKED = -1e30
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Rotary factors for the positions of one pass, float32 [B or 1, 1, T, D/2]."""
+    """Rotary factors for the positions of one pass, float32 [B or 1, 1, T, D]."""
 
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # [cos; cos]
+    sin: Tensor  # [-sin; sin]
 
     @classmethod
     def at(cls, positions_BT: Tensor, head_dim: int, base: float) -> "Rope":
         """angle = position * base^(-2i/D)."""
         exponent = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32) / head_dim
         angle = positions_BT[:, None, :, None].float() * base**-exponent
-        return cls(angle.cos(), angle.sin())
+        cos, sin = angle.cos(), angle.sin()
+        return cls(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
     def turn(self, x_BHTD: Tensor) -> Tensor:
         """[a; b] halves become [a cos - b sin; b cos + a sin], in float32 and cast back."""
-        a, b = x_BHTD.float().chunk(2, dim=-1)
-        turned = torch.cat((a * self.cos - b * self.sin, b * self.cos + a * self.sin), dim=-1)
-        return turned.to(x_BHTD.dtype)
+        x = x_BHTD.float()
+        swapped = x.roll(x.shape[-1] // 2, dims=-1)
+        return torch.addcmul(x * self.cos, swapped, self.sin).to(x_BHTD.dtype)
 
 
 @dataclass(slots=True)
@@ -67,9 +68,7 @@ def attend(
     return scores.softmax(-1).to(v.dtype) @ v
 
 
-def attend_causal(
-    q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, multiplier: float, cap: float
-) -> Tensor:
+def attend_causal(q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, multiplier: float, cap: float) -> Tensor:
     """The same where every token sees all before it, by the fastest way that the device has. [B, H, T, D]"""
     if not cap:
         return F.scaled_dot_product_attention(

@@ -1,9 +1,9 @@
 """
 Routed experts, computed as one grouped product; no token is dropped and no expert is looped over.
 
-Each token goes to its k likeliest experts. The N*k copies are sorted by expert, so that an expert's tokens stand
-together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel to the
-rank that holds their expert, and back afterwards.
+Each token goes to its k likeliest experts. The N*k copies are sorted by expert, so that an expert's tokens
+stand together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel to
+the rank that holds their expert, and back afterwards.
 
 Shapes: N tokens, k experts per token, X experts, E width, F expert width.
 
@@ -123,7 +123,8 @@ class Experts(nn.Module):
         """Rows sorted by expert -> each through its own expert. [rows, E]"""
         ends = counts_X.cumsum(0).to(torch.int32)
         gate, value, down = (local(w).to(x.dtype).transpose(1, 2) for w in (self.gate, self.value, self.down))
-        inner = F.gelu(F.grouped_mm(x, gate, offs=ends), approximate="tanh") * F.grouped_mm(x, value, offs=ends)
+        opened = F.gelu(F.grouped_mm(x, gate, offs=ends), approximate="tanh")
+        inner = opened * F.grouped_mm(x, value, offs=ends)
         return F.grouped_mm(inner, down, offs=ends)
 
     def _grouped_elsewhere(self, x: Tensor, counts_X: Tensor) -> Tensor:

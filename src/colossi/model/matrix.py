@@ -5,6 +5,8 @@ A parameter may be a DTensor: a slice of a matrix under tensor or expert paralle
 know what the slices mean, so all arithmetic is on this rank's plain tensor.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,4 +39,35 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = local(self.weight)
-        return F.rms_norm(x.float(), scale.shape, scale.float(), self.eps).to(x.dtype)
+        return rms_norm(x.float(), scale.float(), self.eps).to(x.dtype)
+
+
+def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """g * x / sqrt(mean(x^2) + eps) over the last dimension."""
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, scale, eps)  # type: ignore[no-any-return,no-untyped-call]
+    return F.rms_norm(x, scale.shape, scale, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The same in half as many passes over memory as PyTorch's, which has a kernel of it for GPUs only.
+
+    With r = 1 / sqrt(mean(x^2) + eps) and a gradient dy: dg = sum over rows of dy x r, and
+    dx = dy g r - x r^3 mean(dy g x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor, eps: float) -> Tensor:
+        r = torch.linalg.vecdot(x, x).unsqueeze(-1).div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, g, r)
+        return (x * r).mul_(g)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (dy,) = grads
+        x, g, r = ctx.saved_tensors
+        dy_x = (dy * x).flatten(0, -2)
+        dg = r.flatten() @ dy_x
+        mean = (dy_x @ g).view_as(r).div_(x.shape[-1])
+        dx = (dy * g).mul_(r).addcmul_(x, r.pow(3).mul_(mean), value=-1.0)
+        return dx, dg, None

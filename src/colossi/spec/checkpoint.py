@@ -8,5 +8,5 @@ from colossi.spec.table import Table
 class CheckpointSpec(Table):
     """Saving runs beside the training; the last step is always saved."""
 
-    every: int = Field(100, ge=0, description="steps between checkpoints; 0 saves at the end only")
-    keep: int = Field(2, ge=1, description="complete checkpoints to keep")
+    every: int = Field(default=100, ge=0, description="steps between checkpoints; 0 saves at the end only")
+    keep: int = Field(default=2, ge=1, description="complete checkpoints to keep")

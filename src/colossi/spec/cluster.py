@@ -10,9 +10,11 @@ from colossi.spec.table import Table
 class ClusterSpec(Table):
     """Nodes and the workers on them; a worker is one process with one GPU, or with its share of the cores."""
 
-    nodes: int = Field(1, ge=1, description="machines; the local engine runs them all on this one")
-    workers_per_node: int = Field(1, ge=1, description="processes on a node, one for each GPU")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
+    nodes: int = Field(default=1, ge=1, description="machines; the local engine runs them all on this one")
+    workers_per_node: int = Field(default=1, ge=1, description="processes on a node, one for each GPU")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where there is one, else cpu"
+    )
 
     @property
     def workers(self) -> int:

@@ -17,14 +17,19 @@ class LayoutSpec(Table):
     """The axes, outermost first. Pipeline and context parallel will stand between replicate and shard."""
 
     replicate: int | None = Field(
-        None, ge=1, description="full copies of the model; left out: whatever fills the workers"
+        default=None, ge=1, description="full copies of the model; left out: whatever fills the workers"
     )
-    shard: int = Field(1, ge=1, description="workers that share one copy of the weights (FSDP)")
-    expert: int = Field(1, ge=1, description="workers that the experts are dealt out to")
-    tensor: int = Field(1, ge=1, description="workers that share each matrix (heads, FFN width, vocabulary)")
+    shard: int = Field(default=1, ge=1, description="workers that share one copy of the weights (FSDP)")
+    expert: int = Field(default=1, ge=1, description="workers that the experts are dealt out to")
+    tensor: int = Field(
+        default=1, ge=1, description="workers that share each matrix (heads, FFN width, vocabulary)"
+    )
     micro_batch: int | None = Field(
-        None, ge=1, description="sequences in one forward pass of a worker; left out: all of its share"
+        default=None,
+        ge=1,
+        description="sequences in one forward pass of a worker; left out: all of its share",
     )
     recompute: Literal["none", "full"] = Field(
-        "none", description="full: keep only the inputs of blocks and compute the rest again going back"
+        default="none",
+        description="full: keep only the inputs of blocks and compute the rest again going back",
     )

@@ -5,11 +5,18 @@ The defaults are Grok-1's own constants (xai-org/grok-1, model.py and run.py). T
 describe the second model's published differences; at their defaults the block is Grok-1's.
 """
 
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from pydantic import Field, field_validator, model_validator
 
+from colossi.spec.fit import divisors_near
 from colossi.spec.table import Table
+
+DERIVED = (
+    "head_dim",
+    "attention_multiplier",
+    "embedding_multiplier",
+)  # filled in from the others when left out
 
 
 class ModelSpec(Table):
@@ -22,23 +29,33 @@ class ModelSpec(Table):
     head_dim: int = Field(ge=2, description="size of a head; hidden / heads when left out")
     ffn_hidden: int = Field(ge=1, description="width of one expert")
     vocabulary: int = Field(ge=8, description="rows of the embedding table")
-    experts: int = Field(1, ge=1, description="experts in a block; 1 is a dense model")
-    experts_per_token: int = Field(1, ge=1, description="experts that each token is routed to")
+    experts: int = Field(default=1, ge=1, description="experts in a block; 1 is a dense model")
+    experts_per_token: int = Field(default=1, ge=1, description="experts that each token is routed to")
     shared_expert_ffn: int = Field(
-        0, ge=0, description="width of a dense FFN beside the experts, y = (moe + ffn)/sqrt(2); Grok-2"
+        default=0,
+        ge=0,
+        description="width of a dense FFN beside the experts, y = (moe + ffn)/sqrt(2); Grok-2",
     )
-    tied_embeddings: bool = Field(True, description="the output uses the embedding table; Grok-2: a table of its own")
-    max_positions: int = Field(8192, ge=1, description="longest sequence that the model is meant for")
-    norm_eps: float = Field(1e-5, gt=0, description="epsilon of RMSNorm")
-    rope_base: float = Field(10000.0, gt=1, description="base of the rotary angles")
+    tied_embeddings: bool = Field(
+        default=True, description="the output uses the embedding table; Grok-2: a table of its own"
+    )
+    max_positions: int = Field(default=8192, ge=1, description="longest sequence that the model is meant for")
+    norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of RMSNorm")
+    rope_base: float = Field(default=10000.0, gt=1, description="base of the rotary angles")
     attention_cap: float = Field(
-        30.0, ge=0, description="attention logits become cap*tanh(logit/cap); 0 is no cap"
+        default=30.0, ge=0, description="attention logits become cap*tanh(logit/cap); 0 is no cap"
     )
-    router_cap: float = Field(0.0, ge=0, description="the same for router logits; 0 is none; Grok-2 has 30")
-    final_cap: float = Field(0.0, ge=0, description="the same for the output logits; 0 is none; Grok-2 has 50")
+    router_cap: float = Field(
+        default=0.0, ge=0, description="the same for router logits; 0 is none; Grok-2 has 30"
+    )
+    final_cap: float = Field(
+        default=0.0, ge=0, description="the same for the output logits; 0 is none; Grok-2 has 50"
+    )
     attention_multiplier: float = Field(gt=0, description="factor on q.k; head_dim**-0.5 when left out")
     embedding_multiplier: float = Field(gt=0, description="factor on embeddings; sqrt(hidden) when left out")
-    output_multiplier: float = Field(3**-0.5, gt=0, description="factor on the output logits")
+    output_multiplier: float = Field(
+        default=0.5773502691896257, gt=0, description="factor on the output logits"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -46,11 +63,16 @@ class ModelSpec(Table):
         if not isinstance(keys, dict):
             return keys
         keys, hidden, heads = dict(keys), keys.get("hidden"), keys.get("heads")
-        if type(hidden) is int and hidden > 0:
+        if _is_size(hidden):
             keys.setdefault("embedding_multiplier", hidden**0.5)
-            if type(heads) is int and heads > 0 and hidden % heads == 0:
+            if _is_size(heads) and hidden % heads == 0:
                 keys.setdefault("head_dim", hidden // heads)
-        if type(head_dim := keys.get("head_dim")) is int and head_dim > 0:
+            elif _is_size(heads) and "head_dim" not in keys and keys.keys() <= cls.model_fields.keys():
+                raise ValueError(
+                    f"heads = {heads} does not divide hidden = {hidden}: use {divisors_near(hidden, heads)}, "
+                    f"or give head_dim"
+                )
+        if _is_size(head_dim := keys.get("head_dim")):
             keys.setdefault("attention_multiplier", head_dim**-0.5)
         return keys
 
@@ -64,11 +86,17 @@ class ModelSpec(Table):
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         if self.heads % self.kv_heads:
-            fits = [n for n in range(1, self.heads + 1) if self.heads % n == 0]
-            raise ValueError(f"kv_heads = {self.kv_heads} does not divide heads = {self.heads}: use one of {fits}")
+            raise ValueError(
+                f"kv_heads = {self.kv_heads} does not divide heads = {self.heads}: "
+                f"use {divisors_near(self.heads, self.kv_heads)}"
+            )
         if self.experts_per_token > self.experts:
             raise ValueError(
                 f"experts_per_token = {self.experts_per_token} is more than experts = {self.experts}: "
                 f"use at most {self.experts}"
             )
         return self
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value > 0

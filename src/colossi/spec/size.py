@@ -54,9 +54,9 @@ def count_parameters(model: ModelSpec) -> Parameters:
 def flops_per_token(model: ModelSpec, sequence_length: int) -> float:
     """FLOP of forward and backward for one token [FLOP], no recomputation counted.
 
-    6 * (matrix parameters that the token meets) [PaLM], plus attention: q.k and p.v are 2 * 2 * H * D FLOP for each
-    key seen, (T + 1) / 2 keys on average under the causal mask (not T, as [PaLM] counts), three times for
-    forward and backward.
+    6 * (matrix parameters that the token meets) [PaLM], plus attention: q.k and p.v are 2 * 2 * H * D FLOP
+    for each key seen, (T + 1) / 2 keys on average under the causal mask (not T, as [PaLM] counts), three
+    times for forward and backward.
     """
     counts = count_parameters(model)
     look_up = 0 if model.tied_embeddings else model.vocabulary * model.hidden

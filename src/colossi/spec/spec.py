@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
+from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.table import Table
@@ -22,7 +23,10 @@ from colossi.spec.training import TrainingSpec
 class Spec(Table):
     """What you want. A command reads the tables that it needs; the others may be left out."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and its folder")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="of the run and of its folder: letters, digits, dots, dashes and underscores",
+    )
     model: ModelSpec
     data: DataSpec | None = None
     training: TrainingSpec | None = None
@@ -43,7 +47,7 @@ class Spec(Table):
 
     def to_toml(self) -> str:
         """The complete document, as resolved; reading it gives an equal Spec."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 def data_parallel(layout: LayoutSpec) -> int:
@@ -59,14 +63,14 @@ def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
     if layout.replicate is None:
         if workers % copy:
             raise ValueError(
-                f"layout.shard * expert * tensor = {copy} does not divide the {workers} workers of cluster "
-                f"(nodes * workers_per_node): use {-(-workers // copy) * copy} workers or a smaller layout"
+                f"layout.shard * expert * tensor = {copy} does not divide cluster.nodes * workers_per_node = "
+                f"{workers}: use {multiples_near(copy, workers)} workers, or a smaller layout"
             )
         return layout.model_copy(update={"replicate": workers // copy})
     if layout.replicate * copy != workers:
         raise ValueError(
-            f"layout.replicate * shard * expert * tensor = {layout.replicate * copy}, but cluster has {workers} "
-            f"workers (nodes * workers_per_node): leave out replicate, or make them equal"
+            f"layout.replicate * shard * expert * tensor = {layout.replicate * copy} is not "
+            f"cluster.nodes * workers_per_node = {workers}: leave out replicate, or make the products equal"
         )
     return layout
 
@@ -75,20 +79,17 @@ def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpe
     """micro_batch = a worker's share of the global batch when left out; it must divide that share."""
     ranks, batch = data_parallel(layout), training.global_batch
     if batch % ranks:
-        lower, upper = batch // ranks * ranks, -(-batch // ranks) * ranks
-        nearest = f"{lower} or {upper}" if lower else f"{upper}"
         raise ValueError(
-            f"training.global_batch = {batch} cannot be dealt out to replicate * shard * expert = {ranks} workers: "
-            f"use {nearest}"
+            f"training.global_batch = {batch} cannot be dealt out to layout.replicate * shard * expert = "
+            f"{ranks} workers: use {multiples_near(ranks, batch)}"
         )
     share = batch // ranks
     if layout.micro_batch is None:
         return layout.model_copy(update={"micro_batch": share})
     if share % layout.micro_batch:
-        fits = [n for n in range(1, share + 1) if share % n == 0]
         raise ValueError(
-            f"layout.micro_batch = {layout.micro_batch} does not divide a worker's share of {share} sequences: "
-            f"use one of {fits}"
+            f"layout.micro_batch = {layout.micro_batch} does not divide a worker's share of {share} "
+            f"sequences: use {divisors_near(share, layout.micro_batch)}"
         )
     return layout
 
@@ -106,10 +107,9 @@ def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
         ("model.hidden", model.hidden, "layout.shard * layout.expert", dense_shard),
     ):
         if size % parts:
-            fits = [n for n in range(1, parts + 1) if size % n == 0]
             raise ValueError(
-                f"{key} = {size} does not divide by {axes} = {parts}: use {' or '.join(map(str, fits[-2:]))} "
-                f"there, or {key.split('.')[1]} = {-(-size // parts) * parts}"
+                f"{key} = {size} does not divide by {axes} = {parts}: use {divisors_near(size, parts)} "
+                f"there, or {key.split('.')[1]} = {multiples_near(parts, size)}"
             )
 
 

@@ -1,0 +1,122 @@
+"""
+docs/spec.md, made from the models, so that it says what they say.
+
+    python -m colossi.spec.document > docs/spec.md
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from colossi.spec.checkpoint import CheckpointSpec
+from colossi.spec.cluster import ClusterSpec
+from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
+from colossi.spec.layout import LayoutSpec
+from colossi.spec.model import DERIVED, ModelSpec
+from colossi.spec.read import preset_names
+from colossi.spec.spec import Spec
+from colossi.spec.training import TrainingSpec
+from colossi.spec.words import as_toml, wanted
+
+TITLE = """# The spec
+
+A TOML file that says what you want. This page is made from the models that check it
+(`python -m colossi.spec.document > docs/spec.md`); a test fails when the two differ.
+
+Nothing is guessed: an unknown key, a value of another type (`"3"`, `3.0` and `true` are no whole numbers)
+and tables that contradict each other are refused before any work, in one line with the file, the key, the
+value and what to write instead. `--set table.key=value` overrides a key of any command's spec and may be
+repeated; a list is entered by number, `--set data.sources.0.weight=2`, and text needs no quotes there.
+
+A command reads the tables that it needs: `colossi info` wants `[model]`, `colossi train` also `[data]` and
+`[training]`. A run keeps its spec complete, as resolved, in `spec.toml` of its folder.
+"""
+PRESETS = """`preset = "NAME"` fills in a model of the catalogue; keys beside it win, and the run is called
+NAME unless the document has a name. The catalogue: {}.
+"""
+RULES = """## Between the tables
+
+* `layout.replicate * shard * expert * tensor` is `cluster.nodes * workers_per_node`.
+* `layout.tensor` divides `model.heads`, `kv_heads`, `ffn_hidden`, `shared_expert_ffn` and `vocabulary`;
+  `layout.expert` divides `model.experts`; `layout.shard * expert` divides `model.hidden`.
+* `layout.replicate * shard * expert` divides `training.global_batch`, and `layout.micro_batch` what is left.
+* `training.sequence_length` is at most `model.max_positions`.
+"""
+
+TABLES: dict[str, type[BaseModel]] = {
+    "[model]": ModelSpec,
+    "[data]": DataSpec,
+    "[[data.sources]] of kind files": FilesSource,
+    "[[data.sources]] of kind python-stdlib": PythonStdlibSource,
+    "[[data.sources]] of kind reasoning": ReasoningSource,
+    "[[data.sources]] of kind huggingface": HuggingFaceSource,
+    "[training]": TrainingSpec,
+    "[layout]": LayoutSpec,
+    "[checkpoint]": CheckpointSpec,
+    "[cluster]": ClusterSpec,
+}
+
+# Together, in this order, they are one good document.
+EXAMPLES = {
+    "the document itself": 'name = "small"',
+    "[model]": '[model]\npreset = "laptop"\nlayers = 6',
+    "[data]": '[data]\ntokenizer = "words"\nheld_out = 100',
+    "[[data.sources]] of kind files": '[[data.sources]]\nkind = "files"\npath = "books/*.txt"\nweight = 2.0',
+    "[[data.sources]] of kind python-stdlib": '[[data.sources]]\nkind = "python-stdlib"',
+    "[[data.sources]] of kind reasoning": '[[data.sources]]\nkind = "reasoning"\ntask = "chain_sum"\n'
+    "samples = 20000\noptions = { max_terms = 3 }",
+    "[[data.sources]] of kind huggingface": '[[data.sources]]\nkind = "huggingface"\n'
+    'name = "roneneldan/TinyStories"\ndocuments = 100000',
+    "[training]": '[training]\nsequence_length = 128\nglobal_batch = 64\nsteps = 400\noptimizer = "muon"\n'
+    'schedule = "wsd"\nwarmup_steps = 20',
+    "[layout]": "[layout]\nexpert = 2\nmicro_batch = 16",
+    "[checkpoint]": "[checkpoint]\nevery = 50\nkeep = 3",
+    "[cluster]": "[cluster]\nworkers_per_node = 2",
+}
+
+
+def markdown() -> str:
+    """The whole page."""
+    parts = [TITLE, *_section("the document itself", Spec)]
+    for title, table in TABLES.items():
+        parts += _section(title, table)
+    return "\n".join([*parts, RULES])
+
+
+def _section(title: str, table: type[BaseModel]) -> Iterator[str]:
+    """A table: purpose, keys, example."""
+    yield f"## {_heading(title)}\n"
+    yield f"{inspect.getdoc(table)}\n"
+    if table is ModelSpec:
+        yield PRESETS.format(", ".join(f"`{name}`" for name in preset_names()))
+    yield "| key | takes | default | |\n|---|---|---|---|"
+    for key, field in table.model_fields.items():
+        about = field.description or "below"
+        yield f"| `{key}` | {_cell(wanted(field))} | {_default(key, field)} | {_cell(about)} |"
+    yield f"\n```toml\n{EXAMPLES[title]}\n```\n"
+
+
+def _heading(title: str) -> str:
+    """The name of a table as code, with what follows it."""
+    table, blank, rest = title.partition(" ")
+    return f"`{table}`{blank}{rest}" if table.startswith("[") else title.capitalize()
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "derived" if key in DERIVED else "**required**"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "all defaults"
+    return "left out" if value is None else f"`{as_toml(value)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

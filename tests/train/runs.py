@@ -1,0 +1,89 @@
+"""A tiny run for tests: real worker processes on a real corpus, small enough for a second of training."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from colossi.ledger.report import Report, report
+from colossi.ledger.run import Run
+
+from .ranks import SIZES
+
+TEXT = "the quick brown fox jumps over the lazy dog and runs away from the {} hounds\n"
+
+
+def spec_file(folder: Path, steps: int = 30, workers: int = 2, every: int = 5, **layout: int) -> Path:
+    """A spec beside a small text to train on."""
+    text = folder / "corpus.txt"
+    text.write_text("".join(TEXT.format(number) for number in range(400)))
+    lines = [
+        'name = "tiny"',
+        "[model]",
+        *(f"{key} = {value}" for key, value in (SIZES | {"vocabulary": 300}).items()),
+        "[data]",
+        'tokenizer = "bytes"',
+        "[[data.sources]]",
+        'kind = "files"',
+        f"path = {json.dumps(str(text))}",
+        "[training]",
+        f"sequence_length = 32\nglobal_batch = 8\nsteps = {steps}",
+        'learning_rate = 0.003\noptimizer = "muon"\nseed = 7',
+        "[checkpoint]",
+        f"every = {every}\nkeep = 3",
+        "[cluster]",
+        f'workers_per_node = {workers}\ndevice = "cpu"',
+        "[layout]",
+        *(f"{axis} = {size}" for axis, size in layout.items()),
+    ]
+    path = folder / "tiny.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def colossi(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "colossi.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | more.pop("env", {}),
+        timeout=120,
+        **more,
+    )
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """The same, left running in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "colossi.cli", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def report_of(folder: Path) -> Report:
+    with Run(folder).ledger() as ledger:
+        return report(event for _, event in ledger.events())
+
+
+def kinds_of(folder: Path) -> list[str]:
+    with Run(folder).ledger() as ledger:
+        return [event.kind for _, event in ledger.events()]
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Process numbers of the workers that train a run now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"colossi.train" in words and str(folder).encode() in words:
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,207 @@
+"""Whole runs with real workers: killed at random moments, stopped, resumed under other layouts, out of disk."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colossi.ledger.run import Run
+from colossi.train.checkpoint import complete
+
+from .runs import colossi, kinds_of, report_of, spec_file, start, workers_of
+
+STEPS = 30
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[int, float], ...]:
+    """The losses of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = colossi("train", spec_file(folder, STEPS), "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return report_of(folder / "run").losses
+
+
+def test_killed_at_twenty_random_moments_the_curve_is_the_same_to_the_last_bit(
+    undisturbed: tuple[tuple[int, float], ...], tmp_path: Path
+) -> None:
+    # Checkpoints every 3 steps take about as long as the steps between: many of the kills fall into a save.
+    spec, run = spec_file(tmp_path, STEPS, every=3), tmp_path / "run"
+    moments = random.Random(11)
+    for _ in range(KILLS):
+        process = start("train", spec, "--run", run)
+        wait_for_new_step(run, process)
+        time.sleep(moments.uniform(0.0, 0.25))
+        kill_all(process, run)
+        if "finished" in kinds_of(run):
+            break
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert report_of(run).losses == undisturbed
+
+
+def wait_for_new_step(run: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until this start of the run has done a step, or has ended."""
+    before = steps_done(run)
+    deadline = time.monotonic() + 60
+    while steps_done(run) == before and process.poll() is None:
+        assert time.monotonic() < deadline, "no step within a minute"
+        time.sleep(0.02)
+
+
+def steps_done(run: Path) -> int:
+    return kinds_of(run).count("step_done") if (run / "ledger.sqlite").exists() else 0
+
+
+def kill_all(process: subprocess.Popen[bytes], run: Path) -> None:
+    """SIGKILL to the engine and to every worker, as a power cut would."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for worker in workers_of(run):
+        os.kill(worker, signal.SIGKILL)
+    while workers_of(run):
+        time.sleep(0.01)
+
+
+def test_one_worker_killed_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 400), tmp_path / "run"
+    process = start("train", spec, "--run", run)
+    wait_for_new_step(run, process)
+    os.kill(workers_of(run)[-1], signal.SIGKILL)
+    assert process.wait(timeout=30) == 1
+    assert workers_of(run) == []
+    with Run(run).ledger() as ledger:
+        failures = [event.text("why") for _, event in ledger.events("failed")]
+    assert any("was killed by SIGKILL" in why for why in failures)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    undisturbed: tuple[tuple[int, float], ...], tmp_path: Path
+) -> None:
+    spec, run = spec_file(tmp_path, STEPS, every=0), tmp_path / "run"
+    process = start("train", spec, "--run", run)
+    wait_for_new_step(run, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    assert "stopped" in kinds_of(run) and len(complete(run / "checkpoints")) == 1
+    assert len(report_of(run).losses) < STEPS
+    again = colossi("train", spec, "--run", run)
+    assert again.returncode == 0, again.stderr
+    assert report_of(run).losses == undisturbed
+
+
+@pytest.mark.parametrize(
+    "layout", [{"shard": 2}, {"tensor": 2}, {"expert": 2}], ids=lambda layout: next(iter(layout))
+)
+def test_a_checkpoint_goes_on_under_another_layout(
+    layout: dict[str, int], undisturbed: tuple[tuple[int, float], ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    half = colossi("train", spec_file(tmp_path, STEPS // 2), "--run", run)
+    assert half.returncode == 0, half.stderr
+    rest = colossi("train", spec_file(tmp_path, STEPS, **layout), "--run", run)
+    assert rest.returncode == 0, rest.stderr
+    losses = dict(report_of(run).losses)
+    assert len(losses) == STEPS
+    # cosine at 15 steps is not cosine at 30: the second half is compared with a run of the same two specs
+    same = tmp_path / "same"
+    for steps in (STEPS // 2, STEPS):
+        colossi("train", spec_file(tmp_path, steps), "--run", same)
+    for step, loss in report_of(same).losses:
+        assert losses[step] == pytest.approx(loss, rel=2e-3), step
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 3, workers=1), tmp_path / "run"
+    assert colossi("train", spec, "--run", run).returncode == 0
+    events = kinds_of(run)
+    assert colossi("train", spec, "--run", run).returncode == 0
+    assert kinds_of(run) == events
+
+
+def test_another_spec_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 3, workers=1), tmp_path / "run"
+    assert colossi("train", spec, "--run", run).returncode == 0
+    refused = colossi("train", spec, "--run", run, "--set", "training.learning_rate=0.5")
+    assert refused.returncode == 2
+    assert "training.learning_rate = 0.003" in refused.stderr and "0.5" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
+    undisturbed: tuple[tuple[int, float], ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    spec = spec_file(tmp_path, STEPS, every=5)
+    process = start("train", spec, "--run", run)
+    while len(complete(run / "checkpoints")) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    kill_all(process, run)
+    newest, before = complete(run / "checkpoints")[:2]
+    shard = next(newest.glob("__0_*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    shard.write_bytes(content)
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 0, done.stderr
+    with Run(run).ledger() as ledger:
+        damaged = [event.text("folder") for _, event in ledger.events("checkpoint_damaged")]
+        resumed = [event.step for _, event in ledger.events("resumed")]
+    assert damaged == [newest.name] and resumed == [int(before.name.removeprefix("step-"))]
+    assert report_of(run).losses == undisturbed
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for one checkpoint and a half; needs the right to mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_costs_a_checkpoint_not_the_run(tiny_disk: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    spec = spec_file(tmp_path, 12, every=4)
+    first = colossi("train", spec, "--run", run, "--set", "training.steps=4")
+    assert first.returncode == 0, first.stderr
+    good = complete(run / "checkpoints")[0]
+    (run / "checkpoints").rename(tiny_disk / "checkpoints-made")  # to the small disk, and linked back
+    (run / "checkpoints").symlink_to(tiny_disk / "checkpoints-made")
+    filler = tiny_disk / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 1
+    assert "last checkpoint could not be written" in done.stderr and "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert kinds_of(run).count("checkpoint_failed") == 2 and len(report_of(run).losses) == 12
+    assert [path.name for path in complete(run / "checkpoints")] == [good.name]
+    filler.unlink()
+    again = colossi("train", spec, "--run", run)
+    assert again.returncode == 0, again.stderr
+    assert complete(run / "checkpoints")[0].name == "step-00000012"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 30, workers=1), tmp_path / "run"
+    done = colossi(
+        "train", spec, "--run", run, "--set", "training.learning_rate=1e30", "--set", "training.clip=0"
+    )
+    assert done.returncode == 1
+    assert "error: step " in done.stderr and "not finite" in done.stderr and "Traceback" not in done.stderr
