@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,8 @@ def checkpoint(effort: Effort) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             saver = Saver(Path(folder), keep=2, group=None)
             blocks = {
-                "with": lambda t=trainee, s=saver: block_of_steps(t, effort.steps_between_saves, s),
-                "without": lambda t=trainee: block_of_steps(t, effort.steps_between_saves, None),
+                "with": partial(block_of_steps, trainee, effort.steps_between_saves, saver),
+                "without": partial(block_of_steps, trainee, effort.steps_between_saves, None),
             }
             times = take_turns(blocks, max(3, effort.rounds // 2), effort.clock, warm_up=1)
             failed = [saved.why for saved in saver.ended() if saved.why]

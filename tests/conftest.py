@@ -1,4 +1,4 @@
-"""What every test shares: one thread for torch, as ranks on this machine have, so that nothing waits for a core."""
+"""What every test shares: one thread for torch, as a rank has, so that nothing waits for a core."""
 
 import os
 

@@ -81,7 +81,9 @@ def chat(
         str | None, typer.Option(help="Answer this one question and exit; - reads it from stdin.")
     ] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from this mass of likeliest tokens.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Draw from this mass of likeliest tokens.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
 ) -> None:
@@ -126,7 +128,7 @@ def _print_rich(value: Any) -> None:
 
 
 def main() -> None:
-    """Run a command; an error of ours becomes a line and a hint, anything else is a bug and shows its traceback."""
+    """Run a command; our errors become a line and a hint, anything else is a bug with its traceback."""
     try:
         app()
     except ColossiError as error:

@@ -1,4 +1,4 @@
-"""Our model against xAI's own released code: logits and gradients on its random weights (fixture/README.md)."""
+"""Our model against xAI's released code: logits and gradients on random weights (fixture/README.md)."""
 
 from pathlib import Path
 
@@ -72,7 +72,12 @@ def test_a_folder_in_many_files_reads_alike(
 VARIANTS = {
     "dense": {"experts": 1, "experts_per_token": 1},
     "all experts for every token": {"experts": 3, "experts_per_token": 3},
-    "Grok-2's block": {"shared_expert_ffn": 64, "router_cap": 30.0, "final_cap": 50.0, "tied_embeddings": False},
+    "Grok-2's block": {
+        "shared_expert_ffn": 64,
+        "router_cap": 30.0,
+        "final_cap": 50.0,
+        "tied_embeddings": False,
+    },
     "no attention cap": {"attention_cap": 0.0},
 }
 

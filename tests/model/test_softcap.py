@@ -101,9 +101,8 @@ def test_strides_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("cap", [0.0, 30.0])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # opcheck traces with what it is replacing itself
 def test_pytorch_accepts_it_as_an_operator(cap: float) -> None:
-    arguments = (*inputs(2, 4, 2, 9, 8), 0.25, cap)
-    torch.library.opcheck(softcap_attention, arguments)
-    q, k, v = (x.detach() for x in arguments[:3])
+    tensors = inputs(2, 4, 2, 9, 8)
+    torch.library.opcheck(softcap_attention, (*tensors, 0.25, cap))
+    q, k, v = (x.detach() for x in tensors)
     torch.library.opcheck(softcap.softcap_attention_backward, (torch.ones_like(q), q, k, v, 0.25, cap))

@@ -1,4 +1,4 @@
-"""Every layout trains the same model: the single process's losses for 20 steps, and its gradients at step 1."""
+"""Every layout trains the same model: one process's losses for 20 steps, its gradients at step 1."""
 
 import itertools
 from pathlib import Path
@@ -21,7 +21,9 @@ from .ranks import run_ranks, spec_of
 TOLERANCE = 1e-5  # relative, float32
 
 # Each axis alone on two processes, each alone and every pair of them on four.
-ALONE = [{axis: n} for n in (2, 4) for axis in AXES if not (axis == "tensor" and n == 4)]  # two key-value heads
+ALONE = [
+    {axis: n} for n in (2, 4) for axis in AXES if not (axis == "tensor" and n == 4)
+]  # two key-value heads
 PAIRS = [{a: 2, b: 2} for a, b in itertools.combinations(AXES, 2)]
 
 
@@ -52,7 +54,13 @@ def train(rank: int, ranks: int, spec: Spec, steps: int) -> tuple[list[float], d
         found = forward_backward(grok, batch_of(spec, world, step), spec, world, parameters, wants_stop=False)
         if step == 1:
             gradients = {name: whole(p.grad).clone() for name, p in grok.named_parameters()}
-            figures = [found.gradient_norm, found.balance_loss, found.z_loss, found.router_max, *found.expert_load]
+            figures = [
+                found.gradient_norm,
+                found.balance_loss,
+                found.z_loss,
+                found.router_max,
+                *found.expert_load,
+            ]
         optimizer.step(step, min(1.0, 1.0 / found.gradient_norm))
         losses.append(found.loss)
     return losses, gradients, figures
@@ -112,10 +120,13 @@ def test_other_ways_to_the_same_losses(
     np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("layout", [{"replicate": 2}, {"shard": 2, "tensor": 2}, {"expert": 2, "shard": 2}], ids=name)
+@pytest.mark.parametrize(
+    "layout", [{"replicate": 2}, {"shard": 2, "tensor": 2}, {"expert": 2, "shard": 2}], ids=name
+)
 def test_muon_too(layout: dict[str, int], tmp_path: Path) -> None:
-    # torch's Muon orthogonalises in bfloat16, where a last bit of difference in float32 can become one of 2^-8:
-    # after one update the losses still agree in full, after nine, an expert chosen otherwise now and then, to 2%.
+    # torch's Muon orthogonalises in bfloat16, where a last bit of difference in float32 can become one of
+    # 2^-8: after one update the losses still agree in full, after nine (now and then a token is routed to
+    # another expert) to 2%.
     training = {"optimizer": "muon", "muon_learning_rate": 0.01}
     expected, _, _ = train(0, 1, spec_of(training=training), 10)
     ranks = size(layout)

@@ -1,4 +1,4 @@
-"""Whole runs with real workers: killed at random moments, stopped, resumed under other layouts, out of disk."""
+"""Whole runs with real workers: killed at random moments, stopped, under other layouts, out of disk."""
 
 import os
 import random
@@ -163,7 +163,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for one checkpoint and a half; needs the right to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     yield disk

@@ -78,7 +78,7 @@ def _listening() -> Iterator[Interrupt]:
 def _processes(
     run: Run, workers: int, incarnation: int, rendezvous: Path
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The workers, in process groups of their own so that Ctrl-C reaches them only through us; none survives."""
+    """The workers, in process groups of their own: Ctrl-C reaches them only through us; none survives."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(workers):

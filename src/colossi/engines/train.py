@@ -25,7 +25,9 @@ def train_run(spec: Spec, folder: Path) -> Report:
     run = begin_run(folder, spec)
     if not is_finished(run, spec):
         prepare_data(run, spec)
-        with Display(spec.name) as display:
+        with run.ledger() as ledger:
+            history = [event for _, event in ledger.events()]
+        with Display(spec.name, history=history) as display:
             run_workers(run, spec.cluster.workers, display.update)
     with run.ledger() as ledger:
         return report(event for _, event in ledger.events())

@@ -69,14 +69,14 @@ def _all_to_all(rows: Tensor, sent: list[int], received: list[int], group: Proce
 
 def copy_to(x: Tensor, group: ProcessGroup | None) -> Tensor:
     """Enter a region of sliced matrices: x as it is; its gradient is summed over the group."""
-    return x if group is None else _CopyTo.apply(x, group)  # type: ignore[no-any-return,no-untyped-call]
+    return x if group is None else _CopyTo.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def reduce_from(x: Tensor, group: ProcessGroup | None) -> Tensor:
     """Leave it: x summed over the group; its gradient as it is."""
-    return x if group is None else _ReduceFrom.apply(x, group)  # type: ignore[no-any-return,no-untyped-call]
+    return x if group is None else _ReduceFrom.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def exchange(rows: Tensor, sent: list[int], received: list[int], group: ProcessGroup) -> Tensor:
-    """All-to-all: the first sent[0] rows go to rank 0 and so on; received rows stand by sender. [rows, ...]"""
-    return _Exchange.apply(rows, sent, received, group)  # type: ignore[no-any-return,no-untyped-call]
+    """All-to-all: the first sent[0] rows go to rank 0 and so on; rows come by sender. [rows, ...]"""
+    return _Exchange.apply(rows, sent, received, group)  # type: ignore[no-untyped-call]

@@ -2,8 +2,8 @@
 Routed experts, computed as one grouped product; no token is dropped and no expert is looped over.
 
 Each token goes to its k likeliest experts. The N*k copies are sorted by expert, so that an expert's tokens
-stand together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel to
-the rank that holds their expert, and back afterwards.
+stand together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel
+to the rank that holds their expert, and back afterwards.
 
 Shapes: N tokens, k experts per token, X experts, E width, F expert width.
 
@@ -68,7 +68,7 @@ class _Permute(torch.autograd.Function):
 
 def permute(x_NE: Tensor, order: Tensor, inverse: Tensor, k: int = 1) -> Tensor:
     """x[order // k], with a backward that gathers instead of scattering: faster, and always the same sum."""
-    return _Permute.apply(x_NE, order, inverse, k)  # type: ignore[no-any-return,no-untyped-call]
+    return _Permute.apply(x_NE, order, inverse, k)  # type: ignore[no-untyped-call]
 
 
 def invert(order: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """
 Grok: embedding, blocks with four norms, output; exactly xai-org/grok-1's model.py, trainable.
 
-Read in this order: matrix, attention, experts, then this file. It knows tokens and weights; nothing of batches,
-optimizers or how it is cut over ranks, beyond the groups that its own collectives need.
+Read in this order: matrix, attention, experts, then this file. It knows tokens and weights; nothing of
+batches, optimizers or how it is cut over ranks, beyond the groups that its own collectives need.
 
 Shapes: B batch, T tokens, S cached positions, E width, V vocabulary, X experts.
 """
@@ -170,7 +170,7 @@ class Grok(nn.Module):
         return Rope.at(positions_BT, self.model.head_dim, self.model.rope_base)
 
     def _embed(self, tokens_BT: Tensor) -> Tensor:
-        return self.embedding(tokens_BT).to(self.dtype) * self.model.embedding_multiplier  # type: ignore[no-any-return]
+        return self.embedding(tokens_BT).to(self.dtype) * self.model.embedding_multiplier
 
     def _logits(self, h_BTE: Tensor) -> Tensor:
         """This rank's part of the vocabulary, float32 [B, T, V / tensor]."""

@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup
 
 
 class _SlicedCrossEntropy(torch.autograd.Function):
-    """sum over counted tokens of logsumexp(logits) - logits[target]; Megatron-LM's vocabulary-parallel form."""
+    """Sum over counted tokens of logsumexp(logits) - logits[target]; Megatron-LM's parallel form."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, counted: Tensor, group: ProcessGroup) -> Tensor:
@@ -46,7 +46,7 @@ def cross_entropy_sum(
 ) -> Tensor:
     """Sum over the tokens that count of -log p(target) [nats]; divide by their number for the mean."""
     if group is not None:
-        return _SlicedCrossEntropy.apply(logits_BTV, targets_BT, is_target_BT, group)  # type: ignore[no-any-return,no-untyped-call]
+        return _SlicedCrossEntropy.apply(logits_BTV, targets_BT, is_target_BT, group)  # type: ignore[no-untyped-call]
     chosen, targets = logits_BTV[is_target_BT], targets_BT[is_target_BT]
     return F.cross_entropy(chosen, targets, reduction="sum")
 

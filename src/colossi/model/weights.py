@@ -97,7 +97,9 @@ def from_config(config: dict[str, Any], where: Path) -> ModelSpec:
         return ModelSpec.model_validate(keys)
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadInput(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}", "mend the config") from None
+        raise BadInput(
+            f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}", "mend the config"
+        ) from None
 
 
 def to_their_names(model: ModelSpec, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -157,9 +159,11 @@ def to_our_names(model: ModelSpec, theirs: dict[str, Tensor], where: Path) -> di
 
 
 def write_folder(folder: Path, model: ModelSpec, state: dict[str, Tensor]) -> None:
-    """config.json and model.safetensors, sharded with an index above SHARD_BYTES; config.json is written last."""
+    """config.json and model.safetensors, in many files above SHARD_BYTES; config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = _split({name: t.detach().float().contiguous().clone() for name, t in to_their_names(model, state)})
+    files = _split(
+        {name: t.detach().float().contiguous().clone() for name, t in to_their_names(model, state)}
+    )
     if len(files) == 1:
         save_file(files[0], folder / "model.safetensors", metadata={"format": "pt"})
     else:
@@ -203,7 +207,9 @@ def read_folder(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{config_path}: no such file", "give a folder with config.json and safetensors") from None
+        raise BadInput(
+            f"{config_path}: no such file", "give a folder with config.json and safetensors"
+        ) from None
     except ValueError as error:
         raise BadInput(f"{config_path}: not valid JSON: {error}", "mend or download it again") from None
     model = from_config(config, config_path)

@@ -13,7 +13,7 @@ from colossi.data.corpus import Corpus
 from colossi.data.question import Question
 from colossi.data.tokenizer import Tokenizer
 from colossi.errors import RunError
-from colossi.ledger.events import Event
+from colossi.ledger.events import JSON, Event
 from colossi.ledger.run import open_run
 from colossi.model.grok import Grok
 from colossi.serve.generate import Sampling, generate
@@ -89,14 +89,15 @@ def evaluate_run(folder: Path, progress: Callable[[str, int, int], None]) -> Eva
     questions = [Question(**entry) for entry in json.loads(run.questions_file.read_text(encoding="utf-8"))]
     if not questions:
         raise RunError(
-            f"{folder}: has no held-out questions", 'train it on a source of kind "reasoning" with held_out > 0'
+            f"{folder}: has no held-out questions",
+            'train it on a source of kind "reasoning" with held_out > 0',
         )
     answered = answer_all(loaded.grok, loaded.tokenizer, questions, progress)
     overlap = Corpus.open(run.corpus_folder()).overlap()
     with run.ledger() as ledger:
         newest = ledger.next_incarnation() - 1
         for task, (count, share) in accuracy_by_task(answered).items():
-            data = {"task": task, "questions": count, "accuracy": share}
+            data: dict[str, JSON] = {"task": task, "questions": count, "accuracy": share}
             ledger.append(
                 Event(time=time.time(), kind="evaluated", incarnation=newest, step=loaded.step, data=data)
             )

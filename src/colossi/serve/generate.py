@@ -34,9 +34,7 @@ def choose(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) ->
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
 
-def stream(
-    grok: Grok, prompt: list[int], most: int, stop: set[int], sampling: Sampling
-) -> Iterator[int]:
+def stream(grok: Grok, prompt: list[int], most: int, stop: set[int], sampling: Sampling) -> Iterator[int]:
     """The tokens that follow a prompt, as they come; a stop token ends it and is not given."""
     generator = torch.Generator().manual_seed(sampling.seed)
     cache = Cache.empty(grok.model, 1, len(prompt) + most)

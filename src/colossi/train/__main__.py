@@ -2,7 +2,8 @@
 `python -m colossi.train RUN`: one rank of a run.
 
 Reads its place in the world from the variables that torchrun sets too (RANK, WORLD_SIZE, LOCAL_RANK,
-LOCAL_WORLD_SIZE; MASTER_ADDR and MASTER_PORT, or RENDEZVOUS, a file that all ranks reach). Nothing else in colossi reads them.
+LOCAL_WORLD_SIZE; MASTER_ADDR and MASTER_PORT, or RENDEZVOUS, a file that all ranks reach). Nothing else in
+colossi reads them.
 """
 
 import os
@@ -16,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from colossi.errors import ColossiError
-from colossi.ledger.events import Event
+from colossi.ledger.events import JSON, Event
 from colossi.ledger.run import Run, open_run
 from colossi.train.loop import train
 
@@ -24,7 +25,10 @@ from colossi.train.loop import train
 def main(folder: str) -> int:
     """Train as one rank; the exit code tells the engine how it ended."""
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank, local_ranks = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    local_rank, local_ranks = (
+        int(os.environ.get("LOCAL_RANK", rank)),
+        int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+    )
     run = open_run(Path(folder))
     incarnation = int(os.environ.get("INCARNATION", "1"))
     device = _device(run, local_rank, local_ranks)
@@ -61,11 +65,11 @@ def _join(rank: int, ranks: int, device: torch.device) -> None:
 
 
 def _fail(run: Run, rank: int, incarnation: int, error: Exception) -> int:
-    """Write why into the ledger and the log. The other ranks die of this one's absence: the first word counts."""
+    """Write why into the ledger and the log; the other ranks die of this one's absence."""
     traceback.print_exc()
     ours = isinstance(error, ColossiError)
     why = str(error) if ours else f"{type(error).__name__}: {error}"
-    data = {"why": why, "rank": rank, "ours": ours}
+    data: dict[str, JSON] = {"why": why, "rank": rank, "ours": ours}
     with run.ledger() as ledger:
         ledger.append(Event(time=time.time(), kind="failed", incarnation=incarnation, data=data))
     return 1

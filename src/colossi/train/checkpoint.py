@@ -3,9 +3,10 @@ Checkpoints: sharded, written beside the training, whole or not at all.
 
     checkpoints/step-00000100/   __0_0.distcp ...  .metadata   COMPLETE
 
-A save copies this rank's part of the state (the only moment that training waits), then a thread writes it with
-torch.distributed.checkpoint over a process group of its own, hashes what it wrote, and the first rank writes
-COMPLETE, with every file's size and hash, last. A folder without it, or that differs from it, is no checkpoint.
+A save copies this rank's part of the state (the only moment that training waits), then a thread writes it
+with torch.distributed.checkpoint over a process group of its own, hashes what it wrote, and the first rank
+writes COMPLETE, with every file's size and hash, last. A folder without it, or that differs from it, is no
+checkpoint.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
@@ -107,13 +107,18 @@ def _copy(value: Any) -> Any:
     if isinstance(value, DTensor):
         part = value.to_local().detach().to("cpu", copy=True)
         return DTensor.from_local(
-            part, value.device_mesh, value.placements, run_check=False, shape=value.shape, stride=value.stride()
+            part,
+            value.device_mesh,
+            value.placements,
+            run_check=False,
+            shape=value.shape,
+            stride=value.stride(),
         )
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def write_checkpoint(folder: Path, state: State, group: ProcessGroup | None) -> int:
-    """Write a state, with its marker last. All ranks of the group together; returns the bytes of all files."""
+    """Write a state, its marker last. All ranks of the group together; returns the bytes of all files."""
     rank = _rank(group)
     if rank == 0:
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of this step
@@ -136,7 +141,9 @@ def hash_files(folder: Path, rank: int) -> dict[str, dict[str, Any]]:
     """Size and hash of the files that a rank wrote; the first rank also wrote the metadata."""
     names = sorted(path.name for path in folder.glob(f"__{rank}_*"))
     names += [".metadata"] if rank == 0 else []
-    return {name: {"bytes": (folder / name).stat().st_size, "blake2b": _hash(folder / name)} for name in names}
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "blake2b": _hash(folder / name)} for name in names
+    }
 
 
 def _hash(path: Path) -> str:
@@ -215,7 +222,8 @@ def load_into(folder: Path, state: State) -> None:
             dcp.load(state, checkpoint_id=folder, no_dist=True)
     except Exception as error:
         raise CheckpointFailed(
-            f"{folder}: cannot be loaded: {one_line(error)}", "is it of the same model? remove it to use the one before"
+            f"{folder}: cannot be loaded: {one_line(error)}",
+            "is it of the same model? remove it to use the one before",
         ) from error
 
 

@@ -12,7 +12,9 @@ def where_it_broke(grok: Grok, batch: Batch, device: torch.device) -> str:
     """One phrase. All ranks must call it together: it runs the forward pass again."""
     bad = [name for name, p in grok.named_parameters() if not bool(torch.isfinite(local(p)).all())]
     if bad:
-        return f"weights that are not finite: {bad[0]}" + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
+        return f"weights that are not finite: {bad[0]}" + (
+            f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        )
     found: list[str] = []
 
     def look(name: str) -> object:
@@ -23,7 +25,7 @@ def where_it_broke(grok: Grok, batch: Batch, device: torch.device) -> str:
 
         return hook
 
-    handles = [m.register_forward_hook(look(name)) for name, m in grok.named_modules() if name]  # type: ignore[arg-type]
+    handles = [m.register_forward_hook(look(name)) for name, m in grok.named_modules() if name]
     with torch.no_grad():
         tensors = (batch.inputs, batch.targets, batch.is_target)
         grok(*(torch.from_numpy(x).to(device) for x in tensors))

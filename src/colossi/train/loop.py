@@ -187,17 +187,17 @@ def _one_step(training: Training, step: int, parameters: list[nn.Parameter], sto
 
 
 def _refuse_nonsense(training: Training, step: int, batch: Batch, result: StepResult) -> None:
-    """A loss or gradient that is not a number, or a loss beyond the limit, ends the run before it spoils weights."""
+    """A loss or gradient that is no number, or a loss above the limit, ends the run before it does harm."""
     assert training.spec.training is not None
     limit = training.spec.training.loss_limit
     good = abs(result.loss) <= limit and result.gradient_norm < float("inf")  # false for NaN too
     if not good:
         place = where_it_broke(training.grok, batch, training.world.device)
         raise TrainingFailed(
-            f"step {step}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, largest router logit "
-            f"{result.router_max:.3g}; {place}",
-            f"lower training.learning_rate or clip (loss_limit is {limit:g}); weights of the steps before are in "
-            "the newest checkpoint",
+            f"step {step}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, "
+            f"largest router logit {result.router_max:.3g}; {place}",
+            f"lower training.learning_rate or clip (loss_limit is {limit:g}); "
+            "the weights of earlier steps are in the newest checkpoint",
         )
 
 

@@ -1,10 +1,10 @@
 """
 AdamW and Muon over a model that may be cut over many ranks.
 
-Both are torch's own and see plain tensors only. AdamW updates this rank's part of each weight. Muon needs whole
-matrices, so each matrix has an owner among the ranks: the gradients are gathered, each owner computes the
-updates of its own matrices, and all ranks add them to their parts. So no layout changes the result, and the
-work of n ranks is divided by n.
+Both are torch's own and see plain tensors only. AdamW updates this rank's part of each weight. Muon needs
+whole matrices, so each matrix has an owner among the ranks: the gradients are gathered, each owner computes
+the updates of its own matrices, and all ranks add them to their parts. So no layout changes the result, and
+the work of n ranks is divided by n.
 
 [1] K. Jordan et al., "Muon", 2024; J. Liu et al., "Muon is Scalable for LLM Training", 2025.
 """
@@ -24,7 +24,7 @@ from colossi.train.parallel import slice_like
 
 
 def learning_rate_factor(step: int, training: TrainingSpec) -> float:
-    """Share of the peak learning rate at a step, counted from 1 [1]. Warm-up, then cosine or constant-and-decay."""
+    """Share of the peak learning rate at a step counted from 1 [1]: warm-up, then cosine or wsd."""
     total, warmup = training.total_steps, training.warmup_steps
     if step <= warmup:
         return step / warmup
@@ -132,7 +132,7 @@ class Optimizer:
         return wholes
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's memory by name, as the checkpoint keeps it: AdamW's cut like the weights, Muon's whole."""
+        """What the checkpoint keeps, by name: AdamW's moments cut like the weights, Muon's whole."""
         state: dict[str, Tensor] = {}
         for name, part in self._parts.items():
             for key in ("exp_avg", "exp_avg_sq"):

@@ -1,9 +1,9 @@
 """
 A Grok cut over the ranks of a world.
 
-Built on the meta device, so no rank ever holds the whole: first tensor and expert parallel (each weight becomes
-a DTensor of its slice), then FSDP2 over what is left, then memory, then values. Values come from a generator
-seeded by the weight's name, so every layout starts from the same numbers.
+Built on the meta device, so no rank ever holds the whole: first tensor and expert parallel (each weight
+becomes a DTensor of its slice), then FSDP2 over what is left, then memory, then values. Values come from a
+generator seeded by the weight's name, so every layout starts from the same numbers.
 """
 
 import hashlib
@@ -98,8 +98,8 @@ def _shard(grok: Grok, world: World, dtype: torch.dtype) -> None:
 def initialise(grok: nn.Module, seed: int) -> None:
     """Fill in the initial weights, each rank its own part of the same whole.
 
-    Norms are one; matrices normal with standard deviation fan_in^-0.5, so that activations keep their scale; the
-    embedding E^-0.5, which the embedding multiplier sqrt(E) brings back to one.
+    Norms are one; matrices normal with standard deviation fan_in^-0.5, so that activations keep their
+    scale; the embedding E^-0.5, which the embedding multiplier sqrt(E) brings back to one.
     """
     for name, parameter in grok.named_parameters():
         part = local(parameter)

@@ -1,8 +1,8 @@
 """
 The matrix-multiply peak that MFU is measured against.
 
-GPUs have a published dense peak, by name; a CPU has none worth trusting, so it is measured: square products in
-the precision of the run, on all workers at once, as they would compute in training.
+GPUs have a published dense peak, by name; a CPU has none worth trusting, so it is measured: square products
+in the precision of the run, on all workers at once, as they would compute in training.
 """
 
 import time

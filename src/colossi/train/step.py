@@ -1,8 +1,8 @@
 """
 One optimizer step: forward, backward, and what the whole world found.
 
-Losses are divided by what the whole batch has of each (targets, sequences, tokens), so gradients of micro-batches
-and of ranks simply add up, and no layout changes the result beyond the order of sums.
+Losses are divided by what the whole batch has of each (targets, sequences, tokens), so gradients of
+micro-batches and of ranks simply add up, and no layout changes the result beyond the order of sums.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,44 @@
+# Two commands: `make demo` trains a small Grok and lets it answer; `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help install demo demo-clean test check bench format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## only install everything, into .venv
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install ## train a small Grok on two workers, test it, let it answer; later calls do not retrain
+	@$(BIN)/python -m examples.demo
+
+demo-clean: ## forget the demo's run, so that the next one trains again
+	rm -rf runs/laptop
+
+test: install ## the tests
+	@$(BIN)/python -m pytest
+
+check: install ## formatting, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: install ## ratios to peers and to the machine's limits
+	@$(BIN)/python benchmarks/train.py
+
+format: install ## let ruff format everything
+	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs
