@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install ## train a small Grok on two workers, test it, let it answer; later calls do not retrain
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python examples/demo.py
 
 demo-clean: ## forget the demo's run, so that the next one trains again
 	rm -rf runs/laptop

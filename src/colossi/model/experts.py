@@ -11,6 +11,7 @@ Shapes: N tokens, k experts per token, X experts, E width, F expert width.
 [2] B. Zoph et al., "ST-MoE", 2022, equation 5: the router z-loss.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,39 @@ def invert(order: Tensor) -> Tensor:
     return inverse
 
 
+class _GatedGELU(torch.autograd.Function):
+    """0.5 x (1 + tanh(z / 2)) v = x sigmoid(z) v, z = A x + B x^3: sigmoid is six times as fast as tanh."""
+
+    A = 2 * (2 / math.pi) ** 0.5
+    B = A * 0.044715
+
+    @classmethod
+    def _polynomial(cls, x: Tensor, b: float) -> Tensor:
+        return torch.addcmul(x.new_tensor(cls.A), x, x, value=b).mul_(x)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, v: Tensor) -> Tensor:
+        sigmoid = _GatedGELU._polynomial(x, _GatedGELU.B).sigmoid_()
+        ctx.save_for_backward(x, v, sigmoid)
+        return (x * sigmoid).mul_(v)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """d gelu / dx = sigmoid(z) + x z' sigmoid(z) (1 - sigmoid(z))."""
+        (dy,) = grads
+        x, v, sigmoid = ctx.saved_tensors
+        slope = _GatedGELU._polynomial(x, 3 * _GatedGELU.B)
+        slope = torch.ops.aten.sigmoid_backward(slope, sigmoid).add_(sigmoid)
+        return slope.mul_(v).mul_(dy), (x * sigmoid).mul_(dy)
+
+
+def gated_gelu(x: Tensor, v: Tensor) -> Tensor:
+    """gelu(x) * v, with GELU's tanh approximation."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return _GatedGELU.apply(x, v)  # type: ignore[no-any-return]
+    return F.gelu(x, approximate="tanh") * v
+
+
 class GatedFFN(nn.Module):
     """A dense FFN: down(gelu(gate x) * (value x)), GELU by its tanh approximation."""
 
@@ -88,7 +122,7 @@ class GatedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = copy_to(x, self.groups.tensor)
-        inner = F.gelu(self.gate(x), approximate="tanh") * self.value(x)
+        inner = gated_gelu(self.gate(x), self.value(x))
         return reduce_from(self.down(inner), self.groups.tensor)
 
 
@@ -123,8 +157,7 @@ class Experts(nn.Module):
         """Rows sorted by expert -> each through its own expert. [rows, E]"""
         ends = counts_X.cumsum(0).to(torch.int32)
         gate, value, down = (local(w).to(x.dtype).transpose(1, 2) for w in (self.gate, self.value, self.down))
-        opened = F.gelu(F.grouped_mm(x, gate, offs=ends), approximate="tanh")
-        inner = opened * F.grouped_mm(x, value, offs=ends)
+        inner = gated_gelu(F.grouped_mm(x, gate, offs=ends), F.grouped_mm(x, value, offs=ends))
         return F.grouped_mm(inner, down, offs=ends)
 
     def _grouped_elsewhere(self, x: Tensor, counts_X: Tensor) -> Tensor:

@@ -26,7 +26,39 @@ class Matrix(nn.Module):
         self.weight = nn.Parameter(torch.empty(rows, columns))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, local(self.weight).to(x.dtype))
+        return linear(x, local(self.weight).to(x.dtype))
+
+
+def linear(x: Tensor, w: Tensor) -> Tensor:
+    """x W^T, with W [out, in]."""
+    training = torch.is_grad_enabled() and x.dtype == torch.float32
+    if training and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return _Linear.apply(x, w)  # type: ignore[no-any-return]
+    return F.linear(x, w)
+
+
+class _Linear(torch.autograd.Function):
+    """The same by oneDNN where it is at least as fast as MKL: a tenth faster on AMD, forward and for dx.
+
+    PyTorch keeps this product for its compiler. W's gradient stays with MKL, which is as fast at it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Any:
+        ctx.save_for_backward(x, w)
+        return _by_onednn(x, w)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (dy,) = grads
+        x, w = ctx.saved_tensors
+        dx = _by_onednn(dy, w.t()) if ctx.needs_input_grad[0] else None
+        dw = dy.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return dx, dw
+
+
+def _by_onednn(x: Tensor, w: Tensor) -> Any:
+    return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
 
 class Norm(nn.Module):

@@ -14,7 +14,7 @@ from colossi.data.question import Question
 from colossi.data.tokenizer import Tokenizer
 from colossi.errors import RunError
 from colossi.ledger.events import JSON, Event
-from colossi.ledger.run import open_run
+from colossi.ledger.run import Run, open_run
 from colossi.model.grok import Grok
 from colossi.serve.generate import Sampling, generate
 from colossi.serve.load import load_run
@@ -81,17 +81,23 @@ class Evaluation:
         return {"run": self.run, "step": self.step, "tasks": tasks, "held_out_seen_in_training": self.overlap}
 
 
+def read_questions(run: Run) -> list[Question]:
+    """The held-out questions of a run, in the order of its sources; none is an error."""
+    entries = json.loads(run.questions_file.read_text(encoding="utf-8"))
+    if not entries:
+        raise RunError(
+            f"{run.folder}: has no held-out questions",
+            'train it on a source of kind "reasoning" with held_out > 0',
+        )
+    return [Question(**entry) for entry in entries]
+
+
 def evaluate_run(folder: Path, progress: Callable[[str, int, int], None]) -> Evaluation:
     """Score the newest checkpoint of a run on its held-out questions, and note it in the ledger."""
     run = open_run(folder)
     loaded = load_run(run)
     assert loaded.step is not None
-    questions = [Question(**entry) for entry in json.loads(run.questions_file.read_text(encoding="utf-8"))]
-    if not questions:
-        raise RunError(
-            f"{folder}: has no held-out questions",
-            'train it on a source of kind "reasoning" with held_out > 0',
-        )
+    questions = read_questions(run)
     answered = answer_all(loaded.grok, loaded.tokenizer, questions, progress)
     overlap = Corpus.open(run.corpus_folder()).overlap()
     with run.ledger() as ledger:

@@ -99,14 +99,15 @@ def initialise(grok: nn.Module, seed: int) -> None:
     """Fill in the initial weights, each rank its own part of the same whole.
 
     Norms are one; matrices normal with standard deviation fan_in^-0.5, so that activations keep their
-    scale; the embedding E^-0.5, which the embedding multiplier sqrt(E) brings back to one.
+    scale; the embedding E^-0.5, which the embedding multiplier sqrt(E) brings back to one; the router a
+    tenth of a matrix, so that experts start out alike (W. Fedus et al., "Switch Transformers", 2021, 2.4).
     """
     for name, parameter in grok.named_parameters():
         part = local(parameter)
         if parameter.dim() == 1:
             part.fill_(1.0)
         else:
-            whole = _normal(name, parameter.shape, seed)
+            whole = _normal(name, parameter.shape, seed) * (0.1 if ".router." in name else 1.0)
             part.copy_(slice_like(whole, parameter))
 
 

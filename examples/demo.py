@@ -1,0 +1,76 @@
+"""
+`make demo`: train the laptop's Grok on two workers, score it on held-out questions, let it answer three.
+
+The same commands that a person would type, with a line before each that says what it does. A second call finds
+the finished run and does not train again.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from colossi.data.question import Question
+from colossi.ledger.run import Run, open_run
+from colossi.serve.chat import answer
+from colossi.serve.evaluate import read_questions
+from colossi.serve.generate import Sampling
+from colossi.serve.load import Loaded, load
+
+SPEC = Path("examples/laptop.toml")
+RUN = Path("runs/laptop")
+
+
+def main() -> int:
+    """Run the demo from the root of the repository; the exit code of the first command that fails."""
+    start = time.monotonic()
+    for what, command in (
+        ("Train a small Grok on two workers of this machine", ["train", SPEC]),
+        ("Score it on questions that it has never seen", ["evaluate", RUN]),
+    ):
+        if code := show(what, command):
+            return code
+    say("Ask it three of them")
+    ask_three(load(RUN), open_run(RUN))
+    say(f"Done in {time.monotonic() - start:.0f} s. Go on with it:")
+    write(
+        f"  .venv/bin/colossi chat {RUN}            talk to it\n"
+        f"  .venv/bin/colossi report {RUN}          what happened, and where the time went\n"
+        f"  .venv/bin/colossi info {SPEC}  how large it is\n"
+        "  make demo-clean demo                     train it again\n"
+    )
+    return 0
+
+
+def show(what: str, command: list[object]) -> int:
+    """Say what comes, show the command, run it."""
+    say(what)
+    write(f"$ colossi {' '.join(map(str, command))}\n")
+    return subprocess.run([sys.executable, "-m", "colossi.cli", *map(str, command)]).returncode
+
+
+def ask_three(loaded: Loaded, run: Run) -> None:
+    """The middle question of each of three tasks, with the right answer beside the model's."""
+    by_task: dict[str, list[Question]] = {}
+    for question in read_questions(run):
+        by_task.setdefault(question.task, []).append(question)
+    for questions in list(by_task.values())[:3]:
+        question = questions[len(questions) // 2]
+        asked = question.question.strip().replace("\n", "\n          ")
+        write(f"\n  you     {asked}\n  colossi ")
+        said = answer(loaded, question.messages, Sampling(), 64, write)
+        write("" if said == question.answer else f"   (right: {question.answer})")
+        write("\n")
+
+
+def say(text: str) -> None:
+    write(f"\n== {text}\n")
+
+
+def write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
