@@ -227,7 +227,7 @@ def main() -> None:
     threads = 1 if arguments.busy else os.cpu_count() or 1
     torch.set_num_threads(threads)
     clock = time.process_time if arguments.busy else time.perf_counter
-    effort = Effort(2, 2, 2, False, clock) if arguments.quick else Effort(8, 7, SAVE_EVERY, True, clock)
+    effort = Effort(1, 2, 2, False, clock) if arguments.quick else Effort(8, 7, SAVE_EVERY, True, clock)
     chosen = [arguments.only] if arguments.only else list(PARTS)
     rows = []
     for part in chosen:

@@ -1,8 +1,8 @@
 """
 `make demo`: train the laptop's Grok on two workers, score it on held-out questions, let it answer three.
 
-The same commands that a person would type, with a line before each that says what it does. A second call finds
-the finished run and does not train again.
+The same commands that a person would type, with a line before each that says what it does. A second call
+finds the finished run and does not train again.
 """
 
 import subprocess

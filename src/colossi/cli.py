@@ -7,11 +7,15 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colossi.errors import ColossiError
+
+if TYPE_CHECKING:
+    from colossi.ledger.report import Report
+    from colossi.ledger.run import Run
 
 app = typer.Typer(
     help="From an empty site to a model that you can talk to.",
@@ -50,13 +54,26 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train the model of a spec; the same command resumes a run that was stopped or killed."""
-    from colossi.engines.train import train_run
+    from colossi.engines.local import run_workers
+    from colossi.engines.train import begin, is_finished, prepare_data
     from colossi.spec import read_spec
+    from colossi.terminal.live import Display
+    from colossi.terminal.progress import Progress
 
     spec = read_spec(spec_file, overrides)
-    report = train_run(spec, run_folder or Path("runs") / spec.name)
+    run = begin(spec, run_folder or Path("runs") / spec.name)
+    if not is_finished(run, spec):
+        with Progress() as progress:
+            prepare_data(run, spec, progress)
+        with Display(spec.name, history=run.events()) as display:
+            run_workers(run, spec.cluster.workers, display.update)
     if as_json:
-        _print_json(report.as_json())
+        _print_json(_report_of(run).as_json())
+    else:
+        _say(
+            f"{run.folder}: {'finished' if is_finished(run, spec) else 'stopped; the same command goes on'}. "
+        )
+        _say(f"Next: colossi chat {run.folder}, colossi report {run.folder}\n")
 
 
 @app.command()
@@ -95,26 +112,33 @@ def chat(
     talk(load(folder), Sampling(temperature, top_p, seed), tokens, prompt)
 
 
-@app.command()
-def report(
+@app.command("report")
+def report_command(
     run_folder: RunFolder,
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Write the loss curve to this HTML file.")] = None,
 ) -> None:
     """Say what happened in a run: losses, speed, goodput and where the time went."""
-    from colossi.ledger.report import report as summarise
     from colossi.ledger.run import open_run
     from colossi.terminal import curve, summary
 
-    run = open_run(run_folder)
-    with run.ledger() as ledger:
-        found = summarise(event for _, event in ledger.events())
+    found = _report_of(open_run(run_folder))
     if html is not None:
         curve.save_html(found, html, run_folder.name)
     if as_json:
         _print_json(found.as_json())
     else:
         _print_rich(summary.render(found, run_folder.name))
+
+
+def _report_of(run: "Run") -> "Report":
+    from colossi.ledger.report import report
+
+    return report(run.events())
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
 
 
 def _print_json(value: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 from colossi.ledger.run import Run
 from colossi.serve.load import load
 
-from ..train.runs import colossi
 from ..train.ranks import SIZES
+from ..train.runs import colossi
 
 SPEC = """
 name = "sums"

@@ -1,36 +1,27 @@
-"""What `colossi train` does: prepare the data, run the workers, show how it goes, report."""
+"""
+What happens before the workers of a run start: its folder, and its data.
+
+Knows specs, runs and corpora; who shows the progress is not known here.
+"""
 
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from colossi.data.batches import prepare
 from colossi.data.corpus import Corpus
-from colossi.engines.local import run_workers
 from colossi.errors import SpecError
 from colossi.ledger.events import Event
-from colossi.ledger.report import Report, report
-from colossi.ledger.run import Run, begin_run, is_run, refuse_another, write_whole
+from colossi.ledger.run import Run, begin_run, write_whole
 from colossi.spec import Spec
-from colossi.terminal.live import Display
-from colossi.terminal.progress import Progress
 
 
-def train_run(spec: Spec, folder: Path) -> Report:
-    """Train a spec in a run folder to its end, or on from where it stopped."""
+def begin(spec: Spec, folder: Path) -> Run:
+    """The folder of a run of this spec, new or to go on with; what cannot be trained is refused."""
     refuse_incomplete(spec)
-    if is_run(folder):
-        refuse_another(folder, Run(folder).spec(), spec)
-    run = begin_run(folder, spec)
-    if not is_finished(run, spec):
-        prepare_data(run, spec)
-        with run.ledger() as ledger:
-            history = [event for _, event in ledger.events()]
-        with Display(spec.name, history=history) as display:
-            run_workers(run, spec.cluster.workers, display.update)
-    with run.ledger() as ledger:
-        return report(event for _, event in ledger.events())
+    return begin_run(folder, spec)
 
 
 def refuse_incomplete(spec: Spec) -> None:
@@ -47,19 +38,18 @@ def is_finished(run: Run, spec: Spec) -> bool:
         return any(event.step == spec.training.total_steps for _, event in ledger.events("finished"))
 
 
-def prepare_data(run: Run, spec: Spec) -> Corpus:
+def prepare_data(run: Run, spec: Spec, progress: Callable[[str, int, int], None]) -> Corpus:
     """Tokenise what the spec names, beside the run so that other runs use it too, and note it in the run."""
     assert spec.data is not None and spec.training is not None
     start = time.monotonic()
-    with Progress() as progress:
-        corpus = prepare(
-            spec.data,
-            vocabulary=spec.model.vocabulary,
-            sequence_length=spec.training.sequence_length,
-            seed=spec.training.seed,
-            folder=run.folder.parent / "data",
-            progress=progress,
-        )
+    corpus = prepare(
+        spec.data,
+        vocabulary=spec.model.vocabulary,
+        sequence_length=spec.training.sequence_length,
+        seed=spec.training.seed,
+        folder=run.folder.parent / "data",
+        progress=progress,
+    )
     corpus_folder = os.path.relpath(corpus.folder, run.folder)
     if run.corpus_file.exists() and run.corpus_file.read_text(encoding="utf-8").strip() == corpus_folder:
         return corpus

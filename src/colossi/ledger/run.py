@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from colossi.errors import RunError
+from colossi.ledger.events import Event
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec, read_spec
 
@@ -73,6 +74,11 @@ class Run:
     def ledger(self) -> Ledger:
         """Its ledger, open for reading and appending."""
         return Ledger.create_or_open(self.ledger_file)
+
+    def events(self) -> list[Event]:
+        """All that has happened so far, in order."""
+        with self.ledger() as ledger:
+            return [event for _, event in ledger.events()]
 
 
 def is_run(folder: Path) -> bool:

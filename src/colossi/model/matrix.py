@@ -31,8 +31,9 @@ class Matrix(nn.Module):
 
 def linear(x: Tensor, w: Tensor) -> Tensor:
     """x W^T, with W [out, in]."""
-    training = torch.is_grad_enabled() and x.dtype == torch.float32
-    if training and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    eager_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    if eager_training and plain and torch.backends.mkldnn.is_available():
         return _Linear.apply(x, w)  # type: ignore[no-any-return]
     return F.linear(x, w)
 
@@ -40,7 +41,8 @@ def linear(x: Tensor, w: Tensor) -> Tensor:
 class _Linear(torch.autograd.Function):
     """The same by oneDNN where it is at least as fast as MKL: a tenth faster on AMD, forward and for dx.
 
-    PyTorch keeps this product for its compiler. W's gradient stays with MKL, which is as fast at it.
+    PyTorch keeps this product for its compiler, which takes it only where weights are constant. W's gradient
+    stays with MKL, which is as fast at it.
     """
 
     @staticmethod
