@@ -184,19 +184,20 @@ def peak(effort: Effort) -> Iterator[Row]:
 def checkpoint(effort: Effort) -> Iterator[Row]:
     """Blocks of steps that begin with an asynchronous save, between blocks that do not."""
     model = LAPTOP | {"ffn_hidden": 256, "experts": 4, "experts_per_token": 2}
+    small = max(1, effort.batch // 2)
     for name, trainee in (
-        ("laptop preset", Trainee.make(model, 128, 32)),
-        ("dense, 384 wide", Trainee.make(CHARACTERS | {"ffn_hidden": GATED_LIKE_GPT}, 256, 4)),
+        ("laptop preset", Trainee.make(model, 128, 4 * small)),
+        ("dense, 384 wide", Trainee.make(CHARACTERS | {"ffn_hidden": GATED_LIKE_GPT}, 256, small)),
     ):
-        trainee.step()
         megabytes = 12 * count_parameters(trainee.spec.model).total / 1e6
         with tempfile.TemporaryDirectory() as folder:
             saver = Saver(Path(folder), keep=2, group=None)
+            block_of_steps(trainee, 1, saver)
             blocks = {
                 "with": partial(block_of_steps, trainee, effort.steps_between_saves, saver),
                 "without": partial(block_of_steps, trainee, effort.steps_between_saves, None),
             }
-            times = take_turns(blocks, max(3, effort.rounds // 2), effort.clock, warm_up=1)
+            times = take_turns(blocks, max(2, effort.rounds // 2), effort.clock, warm_up=0)
             failed = [saved.why for saved in saver.ended() if saved.why]
         assert not failed, failed
         lost = 1 - times.speed_ratio("with", "without")

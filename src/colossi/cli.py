@@ -57,6 +57,7 @@ def train(
     from colossi.engines.local import run_workers
     from colossi.engines.train import begin, is_finished, prepare_data
     from colossi.spec import read_spec
+    from colossi.terminal.data import describe
     from colossi.terminal.live import Display
     from colossi.terminal.progress import Progress
 
@@ -64,7 +65,9 @@ def train(
     run = begin(spec, run_folder or Path("runs") / spec.name)
     if not is_finished(run, spec):
         with Progress() as progress:
-            prepare_data(run, spec, progress)
+            corpus = prepare_data(run, spec, progress)
+        for source in corpus.report:
+            _say(describe(source))
         with Display(spec.name, history=run.events()) as display:
             run_workers(run, spec.cluster.workers, display.update)
     if as_json:

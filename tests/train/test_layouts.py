@@ -141,3 +141,16 @@ def test_the_same_run_twice_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     first, second = (run_ranks(2, train, spec, 10, folder=tmp_path / folder)[0] for folder in ("a", "b"))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"shard": 2, "expert": 2}], ids=lambda layout: name(layout) or "one process"
+)
+def test_bfloat16_activations_on_float32_weights(layout: dict[str, int], tmp_path: Path) -> None:
+    ranks = size(layout) if layout else 1
+    spec = spec_of(layout, ranks, {"precision": "bfloat16"})
+    losses, gradients, _ = run_ranks(ranks, train, spec, 20, folder=tmp_path)
+    expected, _, _ = train(0, 1, spec_of(), 20)
+    assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
+    np.testing.assert_allclose(losses, expected, rtol=0.03)
+    assert losses != expected

@@ -56,7 +56,7 @@ def _device(run: Run, local_rank: int, local_ranks: int) -> torch.device:
 def _join(rank: int, ranks: int, device: torch.device) -> None:
     rendezvous = os.environ.get("RENDEZVOUS")
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{Path(rendezvous).resolve()}" if rendezvous else None,
         rank=rank,
         world_size=ranks,

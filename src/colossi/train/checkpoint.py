@@ -23,12 +23,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from colossi.errors import CheckpointFailed
 from colossi.ledger.run import write_whole
 
 MARKER = "COMPLETE"
+FAILURES = (Exception, CheckpointException)  # the library's own is no Exception
 State = dict[str, Any]
 
 
@@ -81,7 +83,7 @@ class Saver:
             nbytes = write_checkpoint(self.folder / folder_name(step), state, self.group)
             if _rank(self.group) == 0:
                 prune(self.folder, self.keep)
-        except Exception as error:  # the edge of a thread: whatever it was, the run goes on and says so
+        except FAILURES as error:  # the edge of a thread: whatever it was, the run goes on and says so
             why = one_line(error)
             if _rank(self.group) == 0:
                 shutil.rmtree(self.folder / folder_name(step), ignore_errors=True)
@@ -220,7 +222,7 @@ def load_into(folder: Path, state: State) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dcp.load(state, checkpoint_id=folder, no_dist=True)
-    except Exception as error:
+    except FAILURES as error:
         raise CheckpointFailed(
             f"{folder}: cannot be loaded: {one_line(error)}",
             "is it of the same model? remove it to use the one before",

@@ -151,14 +151,19 @@ def _run_steps(training: Training, start: int, stop: Stop) -> None:
     for step in range(start + 1, total + 1):
         result = _one_step(training, step, parameters, stop)
         stopping = result.stop > 0 and step < total
+        _record_saves(training)
         if step == total or stopping or (every and step % every == 0):
             training.record("checkpoint_begun", step)
             training.saver.begin(step, training.state())
             saved = step
-        _record_saves(training)
         if stopping:
             break
-    _finish(training, saved, total)
+    if saved > start:
+        _wait_for_last(training, saved)
+    if saved == total:
+        training.record("finished", total)
+    else:
+        training.record("stopped", saved, why="asked to stop")
 
 
 def _one_step(training: Training, step: int, parameters: list[nn.Parameter], stop: Stop) -> StepResult:
@@ -217,19 +222,15 @@ def _record_saves(training: Training) -> list[Saved]:
     return ended
 
 
-def _finish(training: Training, saved: int, total: int) -> None:
-    """Wait for the last checkpoint; the run is finished, or stopped, only when it is whole."""
+def _wait_for_last(training: Training, saved: int) -> None:
+    """The run is finished, or stopped, only when its last checkpoint is whole."""
     training.saver.wait()
-    why = next((s.why for s in _record_saves(training) if s.step == saved), "")
-    if why:
+    ends = {end.step: end.why for end in _record_saves(training)}
+    if why := ends.get(saved, "the save never ended"):
         raise CheckpointFailed(
             f"step {saved}: the last checkpoint could not be written: {why}",
             "make room on the disk and run the same command again: it goes on from the checkpoint before",
         )
-    if saved == total:
-        training.record("finished", total)
-    else:
-        training.record("stopped", saved, why="asked to stop")
 
 
 def _recorder(ledger: Ledger, incarnation: int) -> Record:
