@@ -196,12 +196,15 @@ def checkpoint(effort: Effort) -> Iterator[Row]:
             blocks = {
                 "with": partial(block_of_steps, trainee, effort.steps_between_saves, saver),
                 "without": partial(block_of_steps, trainee, effort.steps_between_saves, None),
+                "save alone": partial(block_of_steps, trainee, 0, saver),
             }
             times = take_turns(blocks, max(2, effort.rounds // 2), effort.clock, warm_up=0)
             failed = [saved.why for saved in saver.ended() if saved.why]
         assert not failed, failed
         lost = 1 - times.speed_ratio("with", "without")
+        alone = times.median("save alone") / times.median("without")
         yield Row("checkpoint", f"{name}, {megabytes:.0f} MB: throughput lost", lost, "< 0.05")
+        yield Row("checkpoint", f"{name}: a save alone / {effort.steps_between_saves} steps", alone, "< 0.05")
 
 
 def block_of_steps(trainee: Trainee, steps: int, saver: Saver | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colossi.errors import ColossiError
+from colossi.errors import BadInput, ColossiError
 
 if TYPE_CHECKING:
     from colossi.ledger.report import Report
@@ -20,10 +20,24 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="From an empty site to a model that you can talk to.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """From an empty site to a model that you can talk to."""
+    if version:
+        from colossi import __version__
+
+        sys.stdout.write(f"colossi {__version__}\n")
+        raise typer.Exit
+
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec: a TOML file, see docs/spec.md.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, e.g. runs/laptop.")]
@@ -55,17 +69,19 @@ def train(
 ) -> None:
     """Train the model of a spec; the same command resumes a run that was stopped or killed."""
     from colossi.engines.local import run_workers
-    from colossi.engines.train import begin, is_finished, prepare_data
+    from colossi.engines.train import begin, is_finished
+    from colossi.ledger.run import Run, refuse_another_run
     from colossi.spec import read_spec
     from colossi.terminal.data import describe
     from colossi.terminal.live import Display
     from colossi.terminal.progress import Progress
 
-    spec = read_spec(spec_file, overrides)
-    run = begin(spec, run_folder or Path("runs") / spec.name)
+    spec = read_spec(spec_file, overrides, needs=("data", "training"))
+    run = Run(run_folder or Path("runs") / spec.name)
+    refuse_another_run(run.folder, spec)
     if not is_finished(run, spec):
         with Progress() as progress:
-            corpus = prepare_data(run, spec, progress)
+            _, corpus = begin(run.folder, spec, progress)
         for source in corpus.report:
             _say(describe(source))
         with Display(spec.name, history=run.events()) as display:
@@ -127,7 +143,12 @@ def report_command(
 
     found = _report_of(open_run(run_folder))
     if html is not None:
-        curve.save_html(found, html, run_folder.name)
+        try:
+            curve.save_html(found, html, run_folder.name)
+        except OSError as error:
+            raise BadInput(
+                f"{html}: cannot be written: {error.strerror}", "give a file in a folder"
+            ) from None
     if as_json:
         _print_json(found.as_json())
     else:

@@ -220,7 +220,7 @@ def test_a_file_that_is_no_document(tmp_path: Path, content: bytes | None, line:
 
 
 def test_a_folder_is_no_document(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="cannot be read as text"):
+    with pytest.raises(SpecError, match="is a folder"):
         read_spec(tmp_path)
 
 

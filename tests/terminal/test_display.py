@@ -135,7 +135,7 @@ def test_before_the_first_step() -> None:
     rows = drawn(after([start(0)]), 80)
     assert any("waiting for the first step" in row for row in rows)
     assert any("nothing yet" in row for row in rows)
-    assert any("incarnation 1 started with 2 workers" in row for row in rows)
+    assert any("started with 2 workers" in row for row in rows)
 
 
 def test_a_saturated_router_is_marked() -> None:
@@ -197,7 +197,7 @@ def test_elsewhere_it_prints_lines() -> None:
         for event in STORY[:30]:
             display.update(event)
     assert out.getvalue().splitlines() == [
-        "incarnation 1 started with 2 workers",
+        "started with 2 workers",
         "step     1/800  loss 8.0000  8,000 tok/s  MFU 20.0%  left 13m19s",
         "step     2/800  loss 4.0000  8,000 tok/s  MFU 20.0%  left 13m18s",
         "step     5/800  loss 1.6000  8,000 tok/s  MFU 20.0%  left 13m15s",

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from colossi.ledger.run import Run
-from colossi.train.checkpoint import complete
+from colossi.ledger.run import Run, complete
 
 from .runs import colossi, kinds_of, report_of, spec_file, start, workers_of
 

@@ -90,6 +90,7 @@ def _processes(
                 "INCARNATION": incarnation,
                 "RENDEZVOUS": rendezvous,
                 "GLOO_SOCKET_IFNAME": "lo",  # nothing listens beyond this machine
+                "OMP_WAIT_POLICY": "passive",  # a thread that waits must not keep a core from a worker
             }
             with (run.logs / f"rank-{rank}.log").open("ab") as log:
                 processes.append(

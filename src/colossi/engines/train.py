@@ -12,56 +12,57 @@ from pathlib import Path
 
 from colossi.data.batches import prepare
 from colossi.data.corpus import Corpus
-from colossi.errors import SpecError
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run, begin_run, write_whole
+from colossi.ledger.run import Run, begin_run, complete, refuse_another_run, step_of, write_whole
 from colossi.spec import Spec
 
 
-def begin(spec: Spec, folder: Path) -> Run:
-    """The folder of a run of this spec, new or to go on with; what cannot be trained is refused."""
-    refuse_incomplete(spec)
-    return begin_run(folder, spec)
-
-
-def refuse_incomplete(spec: Spec) -> None:
-    """Training needs tables that other commands do without."""
-    for table in ("data", "training"):
-        if getattr(spec, table) is None:
-            raise SpecError(f"[{table}] is missing", f"colossi train needs it: see [{table}] in docs/spec.md")
-
-
 def is_finished(run: Run, spec: Spec) -> bool:
-    """Whether the ledger says that the last of the spec's steps is done and saved."""
+    """Whether the last of the spec's steps is done, and its checkpoint is still there."""
     assert spec.training is not None
+    last = spec.training.total_steps
+    if not run.ledger_file.is_file() or not any(step_of(path) >= last for path in complete(run.checkpoints)):
+        return False
     with run.ledger() as ledger:
-        return any(event.step == spec.training.total_steps for _, event in ledger.events("finished"))
+        return any(event.step == last for _, event in ledger.events("finished"))
 
 
-def prepare_data(run: Run, spec: Spec, progress: Callable[[str, int, int], None]) -> Corpus:
-    """Tokenise what the spec names, beside the run so that other runs use it too, and note it in the run."""
-    assert spec.data is not None and spec.training is not None
+def begin(folder: Path, spec: Spec, progress: Callable[[str, int, int], None]) -> tuple[Run, Corpus]:
+    """A run folder that is ready for its workers; nothing is written into it before the data is sound."""
+    refuse_another_run(folder, spec)
     start = time.monotonic()
-    corpus = prepare(
+    corpus = prepare_data(folder.parent / "data", spec, progress)
+    run = begin_run(folder, spec)
+    link_data(run, corpus, time.monotonic() - start)
+    return run, corpus
+
+
+def prepare_data(folder: Path, spec: Spec, progress: Callable[[str, int, int], None]) -> Corpus:
+    """Tokenise what the spec names into a folder beside the runs, so that other runs use it too."""
+    assert spec.data is not None and spec.training is not None
+    return prepare(
         spec.data,
         vocabulary=spec.model.vocabulary,
         sequence_length=spec.training.sequence_length,
         seed=spec.training.seed,
-        folder=run.folder.parent / "data",
+        folder=folder,
         progress=progress,
     )
+
+
+def link_data(run: Run, corpus: Corpus, seconds: float) -> None:
+    """Note in the run where its data is, with copies of what talking and evaluating need."""
     corpus_folder = os.path.relpath(corpus.folder, run.folder)
     if run.corpus_file.exists() and run.corpus_file.read_text(encoding="utf-8").strip() == corpus_folder:
-        return corpus
+        return
     for name in (run.tokenizer_file.name, run.questions_file.name):
         shutil.copyfile(corpus.tokens_folder / name, run.folder / name)
     write_whole(run.corpus_file, corpus_folder + "\n")
     facts = {
         "tokens": sum(source.tokens for source in corpus.report),
         "samples": corpus.samples_per_epoch,
-        "seconds": time.monotonic() - start,
+        "seconds": seconds,
         "skipped": sum(source.skipped for source in corpus.report),
     }
     with run.ledger() as ledger:
         ledger.append(Event(time=time.time(), kind="data_prepared", incarnation=0, data=facts))
-    return corpus

@@ -10,6 +10,7 @@ Knows names of files and who may write over whom; not what is in them.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +98,20 @@ def open_run(folder: Path) -> Run:
 
 def begin_run(folder: Path, spec: Spec) -> Run:
     """The folder of a run that starts or goes on with this spec; a run of another spec is refused."""
+    refuse_another_run(folder, spec)
     run = Run(folder)
-    if is_run(folder):
-        refuse_another(folder, run.spec(), spec)
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder}: not empty, and not a run", "give another folder with --run")
     for each in (folder, run.checkpoints, run.logs):
         each.mkdir(parents=True, exist_ok=True)
     write_whole(run.spec_file, spec.to_toml())
     return run
+
+
+def refuse_another_run(folder: Path, spec: Spec) -> None:
+    """A folder that holds something else than a run of this spec is refused; nothing is written."""
+    if is_run(folder):
+        refuse_another(folder, Run(folder).spec(), spec)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: not empty, and not a run", "give another folder with --run")
 
 
 def refuse_another(folder: Path, begun: Spec, now: Spec) -> None:
@@ -115,21 +121,42 @@ def refuse_another(folder: Path, begun: Spec, now: Spec) -> None:
         allowed = MAY_CHANGE.get(table, set())
         if allowed is None:
             continue
-        if difference := _difference(old.get(table), new.get(table), allowed):
-            key, before, after = difference
-            raise RunError(
-                f"{folder}: begun with {table}.{key} = {before!r}, and the spec now says {after!r}",
-                f"train in another folder with --run, or remove {folder}",
-            )
+        for key, before, after in _differences(old.get(table), new.get(table), table):
+            if key.removeprefix(f"{table}.") not in allowed:
+                raise RunError(
+                    f"{folder}: begun with {key} = {before!r}, and the spec now says {after!r}",
+                    f"train in another folder with --run, or remove {folder}",
+                )
 
 
-def _difference(old: Any, new: Any, allowed: set[str]) -> tuple[str, Any, Any] | None:
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Every key whose value is not the same, with both values; lists by the place in them."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if not isinstance(old, dict) or not isinstance(new, dict):
-        return None if old == new else ("*", old, new)
-    for key in sorted(old.keys() | new.keys()):
-        if key not in allowed and old.get(key) != new.get(key):
-            return key, old.get(key), new.get(key)
-    return None
+        if old != new:
+            yield key, old, new
+        return
+    for name in [*old, *(name for name in new if name not in old)]:
+        yield from _differences(old.get(name), new.get(name), f"{key}.{name}")
+
+
+MARKER = "COMPLETE"  # in a checkpoint's folder, written last
+
+
+def checkpoint_name(step: int) -> str:
+    """Steps sort as text."""
+    return f"step-{step:08}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint folder's name says."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def complete(checkpoints: Path) -> list[Path]:
+    """The checkpoints with a marker, newest first; that they are undamaged is not checked here."""
+    return sorted((path.parent for path in checkpoints.glob(f"step-*/{MARKER}")), reverse=True)
 
 
 def write_whole(path: Path, text: str) -> None:

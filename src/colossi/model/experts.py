@@ -108,7 +108,7 @@ class _GatedGELU(torch.autograd.Function):
 def gated_gelu(x: Tensor, v: Tensor) -> Tensor:
     """gelu(x) * v, with GELU's tanh approximation."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-        return _GatedGELU.apply(x, v)  # type: ignore[no-any-return]
+        return _GatedGELU.apply(x, v)  # type: ignore[no-untyped-call]
     return F.gelu(x, approximate="tanh") * v
 
 

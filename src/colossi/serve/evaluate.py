@@ -12,7 +12,7 @@ from colossi.data import reasoning
 from colossi.data.corpus import Corpus
 from colossi.data.question import Question
 from colossi.data.tokenizer import Tokenizer
-from colossi.errors import RunError
+from colossi.errors import DataError, RunError
 from colossi.ledger.events import JSON, Event
 from colossi.ledger.run import Run, open_run
 from colossi.model.grok import Grok
@@ -83,7 +83,10 @@ class Evaluation:
 
 def read_questions(run: Run) -> list[Question]:
     """The held-out questions of a run, in the order of its sources; none is an error."""
-    entries = json.loads(run.questions_file.read_text(encoding="utf-8"))
+    try:
+        entries = json.loads(run.questions_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run.questions_file}: cannot be read: {error}", "colossi train writes it") from None
     if not entries:
         raise RunError(
             f"{run.folder}: has no held-out questions",
@@ -92,14 +95,26 @@ def read_questions(run: Run) -> list[Question]:
     return [Question(**entry) for entry in entries]
 
 
+def open_corpus(run: Run) -> Corpus:
+    """The data that the run was trained on, to check that no question of it is held out."""
+    try:
+        return Corpus.open(run.corpus_folder())
+    except (OSError, DataError) as error:
+        raise RunError(
+            f"{run.corpus_file}: the data of the run is not where it was: {error}",
+            "was the run moved, or the folder data beside it removed? colossi train prepares it again",
+        ) from None
+
+
 def evaluate_run(folder: Path, progress: Callable[[str, int, int], None]) -> Evaluation:
     """Score the newest checkpoint of a run on its held-out questions, and note it in the ledger."""
     run = open_run(folder)
     loaded = load_run(run)
     assert loaded.step is not None
     questions = read_questions(run)
+    corpus = open_corpus(run)
     answered = answer_all(loaded.grok, loaded.tokenizer, questions, progress)
-    overlap = Corpus.open(run.corpus_folder()).overlap()
+    overlap = corpus.overlap()
     with run.ledger() as ledger:
         newest = ledger.next_incarnation() - 1
         for task, (count, share) in accuracy_by_task(answered).items():

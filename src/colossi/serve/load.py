@@ -7,9 +7,9 @@ import torch
 
 from colossi.data.tokenizer import Tokenizer
 from colossi.errors import CheckpointFailed, RunError
-from colossi.ledger.run import Run, is_run, open_run
+from colossi.ledger.run import Run, is_run, open_run, step_of
 from colossi.model.grok import Grok
-from colossi.train.checkpoint import load_into, newest_whole, step_of
+from colossi.train.checkpoint import load_into, newest_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,20 @@ from colossi.spec.spec import Spec
 from colossi.spec.words import as_toml
 
 
-def read_spec(path: Path, overrides: list[str] | None = None) -> Spec:
-    """Read `path`, apply `table.key=value` overrides in order, fill in the preset and check everything."""
+def read_spec(path: Path, overrides: list[str] | None = None, needs: tuple[str, ...] = ()) -> Spec:
+    """Read `path`, apply `table.key=value` overrides in order, fill in the preset and check everything.
+
+    `needs` are the tables that the command cannot do without.
+    """
     document = read_toml(path)
     for override in overrides or []:
         apply_override(document, override)
     said = "".join(f" --set {override}" for override in overrides or [])
-    return build_spec(document, f"{path}, with{said}" if said else str(path))
+    spec = build_spec(document, f"{path}, with{said}" if said else str(path))
+    for table in needs:
+        if getattr(spec, table) is None:
+            raise SpecError(f"{path}: table [{table}] is missing", f"add it: see [{table}] in docs/spec.md")
+    return spec
 
 
 def build_spec(document: dict[str, Any], where: str) -> Spec:
@@ -43,6 +50,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         beside = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         hint = f"in that folder: {', '.join(beside)}" if beside else "give the path of a TOML file"
         raise SpecError(f"{path}: no such file", hint) from None
+    except IsADirectoryError:
+        raise SpecError(f"{path}: is a folder", "give the path of a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as text ({error})", "give the path of a TOML file") from None
     except tomllib.TOMLDecodeError as error:

@@ -41,7 +41,7 @@ class Progress:
 
     def _tell(self, label: str, done: float, total: float | None) -> None:
         tenth = tenths(done, total)
-        if tenth > self._told.get(label, -1):
+        if total != 1 and tenth > self._told.get(label, -1):
             self._told[label] = tenth
             share = f"{10 * tenth}%  " if total else ""
             of = f"/{total:,.0f}" if total else ""

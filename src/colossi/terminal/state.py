@@ -103,7 +103,8 @@ def sentence(event: Event) -> str:
     why, rank = event.text("why"), event.number("rank")
     match event.kind:
         case "run_started":
-            return f"incarnation {event.incarnation} started with {event.text('workers') or '?'} workers"
+            workers = f"started with {event.text('workers') or '?'} workers"
+            return workers if event.incarnation <= 1 else f"incarnation {event.incarnation} {workers}"
         case "resumed":
             return f"resumed from step {event.text('from_step')} ({event.text('source')})"
         case "checkpoint_failed":

@@ -27,9 +27,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from colossi.errors import CheckpointFailed
-from colossi.ledger.run import write_whole
+from colossi.ledger.run import MARKER, checkpoint_name, complete, step_of, write_whole
 
-MARKER = "COMPLETE"
 FAILURES = (Exception, CheckpointException)  # the library's own is no Exception
 State = dict[str, Any]
 
@@ -80,24 +79,14 @@ class Saver:
     def _save(self, step: int, state: State, start: float, stall: float) -> None:
         why, nbytes = "", 0
         try:
-            nbytes = write_checkpoint(self.folder / folder_name(step), state, self.group)
+            nbytes = write_checkpoint(self.folder / checkpoint_name(step), state, self.group)
             if _rank(self.group) == 0:
                 prune(self.folder, self.keep)
         except FAILURES as error:  # the edge of a thread: whatever it was, the run goes on and says so
             why = one_line(error)
             if _rank(self.group) == 0:
-                shutil.rmtree(self.folder / folder_name(step), ignore_errors=True)
+                shutil.rmtree(self.folder / checkpoint_name(step), ignore_errors=True)
         self._ended.append(Saved(step, time.monotonic() - start, stall, nbytes, why))
-
-
-def folder_name(step: int) -> str:
-    """Steps sort as text."""
-    return f"step-{step:08}"
-
-
-def step_of(folder: Path) -> int:
-    """The step that a checkpoint folder's name says."""
-    return int(folder.name.removeprefix("step-"))
 
 
 def copy_state(state: State) -> State:
@@ -163,11 +152,6 @@ def _gather(mine: dict[str, Any], group: ProcessGroup | None) -> dict[str, Any]:
 
 def _rank(group: ProcessGroup | None) -> int:
     return 0 if group is None else group.rank()
-
-
-def complete(folder: Path) -> list[Path]:
-    """The checkpoints with a marker, newest first; that they are undamaged is not checked here."""
-    return sorted((path.parent for path in folder.glob(f"step-*/{MARKER}")), reverse=True)
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -21,14 +21,14 @@ from torch.distributed import ProcessGroup
 from colossi.data.corpus import Batch, Corpus
 from colossi.errors import CheckpointFailed, TrainingFailed
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run
+from colossi.ledger.run import Run, step_of
 from colossi.ledger.store import Ledger
 from colossi.model.grok import Grok
 from colossi.spec.size import count_parameters, flops_per_token
 from colossi.spec.spec import Spec, data_parallel
-from colossi.train.checkpoint import Found, Saved, Saver, load_into, newest_whole, step_of
+from colossi.train.checkpoint import Found, Saved, Saver, load_into, newest_whole
 from colossi.train.diagnosis import where_it_broke
-from colossi.train.mesh import World
+from colossi.train.mesh import AXES, World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import DTYPES, build_model
 from colossi.train.peak import world_peak
@@ -113,7 +113,7 @@ def _set_up(
         peak_flops=peak,
         steps=spec.training.total_steps,
         tokens_per_step=spec.training.tokens_per_step,
-        layout=spec.layout.model_dump(mode="json"),
+        layout={axis: world.size(axis) for axis in AXES},
     )
     return Training(
         spec=spec,
