@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["train", LAPTOP, "--set", "layout.expert=3"],
         f"error: {LAPTOP}, with --set layout.expert=3: layout.shard * expert * tensor = 3 does not divide",
     ),
-    "training without data": (["train", "bare.toml"], "error: [data] is missing"),
+    "training without data": (["train", "bare.toml"], "error: bare.toml: table [data] is missing"),
     "a report of no folder": (["report", "absent"], "error: absent: no such folder"),
     "a report of no run": (["report", "."], "error: .: not a run (no spec.toml in it)"),
 }
