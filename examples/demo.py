@@ -19,6 +19,7 @@ from colossi.serve.load import Loaded, load
 
 SPEC = Path("examples/laptop.toml")
 RUN = Path("runs/laptop")
+SHOWN = 7  # which held-out question of a task
 
 
 def main() -> int:
@@ -34,10 +35,10 @@ def main() -> int:
     ask_three(load(RUN), open_run(RUN))
     say(f"Done in {time.monotonic() - start:.0f} s. Go on with it:")
     write(
-        f"  .venv/bin/colossi chat {RUN}            talk to it\n"
-        f"  .venv/bin/colossi report {RUN}          what happened, and where the time went\n"
-        f"  .venv/bin/colossi info {SPEC}  how large it is\n"
-        "  make demo-clean demo                     train it again\n"
+        f"  .venv/bin/colossi chat {RUN}             talk to it\n"
+        f"  .venv/bin/colossi report {RUN}           what happened, and where the time went\n"
+        f"  .venv/bin/colossi info {SPEC}   how large it is\n"
+        "  make demo-clean demo                      train it again\n"
     )
     return 0
 
@@ -50,12 +51,12 @@ def show(what: str, command: list[object]) -> int:
 
 
 def ask_three(loaded: Loaded, run: Run) -> None:
-    """The middle question of each of three tasks, with the right answer beside the model's."""
+    """The same question of each of three tasks, with the right answer where the model's is another."""
     by_task: dict[str, list[Question]] = {}
     for question in read_questions(run):
         by_task.setdefault(question.task, []).append(question)
     for questions in list(by_task.values())[:3]:
-        question = questions[len(questions) // 2]
+        question = questions[SHOWN % len(questions)]
         asked = question.question.strip().replace("\n", "\n          ")
         write(f"\n  you     {asked}\n  colossi ")
         said = answer(loaded, question.messages, Sampling(), 64, write)
