@@ -23,6 +23,13 @@ from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 
 POLL_SECONDS = 0.1
+# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a training
+# step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
+    "MALLOC_TRIM_THRESHOLD_": 8 << 30,
+    "MALLOC_TOP_PAD_": 256 << 20,
+}
 GRACE_SECONDS = 60.0  # after Ctrl-C: a step and a checkpoint must fit in
 
 
@@ -82,7 +89,7 @@ def _processes(
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(workers):
-            place = {
+            place = KEEP_MEMORY | {
                 "RANK": rank,
                 "WORLD_SIZE": workers,
                 "LOCAL_RANK": rank,
