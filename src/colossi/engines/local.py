@@ -23,8 +23,8 @@ from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 
 POLL_SECONDS = 0.1
-# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a training
-# step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
+# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
+# training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": 1 << 30,
     "MALLOC_TRIM_THRESHOLD_": 8 << 30,
