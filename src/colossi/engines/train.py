@@ -13,7 +13,7 @@ from pathlib import Path
 from colossi.data.batches import prepare
 from colossi.data.corpus import Corpus
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run, begin_run, complete, refuse_another_run, step_of, write_whole
+from colossi.ledger.run import Run, begin_run, complete, step_of, write_whole
 from colossi.spec import Spec
 
 
@@ -29,7 +29,6 @@ def is_finished(run: Run, spec: Spec) -> bool:
 
 def begin(folder: Path, spec: Spec, progress: Callable[[str, int, int], None]) -> tuple[Run, Corpus]:
     """A run folder that is ready for its workers; nothing is written into it before the data is sound."""
-    refuse_another_run(folder, spec)
     start = time.monotonic()
     corpus = prepare_data(folder.parent / "data", spec, progress)
     run = begin_run(folder, spec)

@@ -21,7 +21,7 @@ from torch.distributed import ProcessGroup
 from colossi.data.corpus import Batch, Corpus
 from colossi.errors import CheckpointFailed, TrainingFailed
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run, step_of
+from colossi.ledger.run import MARKER, Run, step_of
 from colossi.ledger.store import Ledger
 from colossi.model.grok import Grok
 from colossi.spec.size import count_parameters, flops_per_token
@@ -133,6 +133,8 @@ def _resume(training: Training, run: Run, ranks: int) -> int:
         dist.broadcast_object_list(found, src=0)
     for name, why in found[0].damaged:
         training.record("checkpoint_damaged", None, folder=name, why=why)
+        if training.world.mesh is None or dist.get_rank() == 0:  # retention must not count it as one to keep
+            (run.checkpoints / name / MARKER).unlink(missing_ok=True)
     folder = found[0].folder
     if folder is None:
         return 0

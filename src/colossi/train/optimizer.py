@@ -109,10 +109,8 @@ class Optimizer:
                 group["lr"] = rate
             self.muon.step()
         updates = self._share_updates(owned)
-        for (name, parameter), update in zip(self._by_muon.items(), updates, strict=True):
-            part = local(parameter)
-            del name
-            part.mul_(1 - rate * self.training.weight_decay).add_(slice_like(update, parameter))
+        for parameter, update in zip(self._by_muon.values(), updates, strict=True):
+            local(parameter).mul_(1 - rate * self.training.weight_decay).add_(slice_like(update, parameter))
 
     def _share_updates(self, owned: dict[str, Owned]) -> list[Tensor]:
         """Every rank's updates, put together; a sum, as all but the owner have zeros there."""
