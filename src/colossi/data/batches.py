@@ -25,12 +25,13 @@ from colossi.data.chat import pieces
 from colossi.data.corpus import Batch, Corpus, SourceReport
 from colossi.data.documents import Complaints, Text
 from colossi.data.question import Question
-from colossi.data.shards import COUNTS, Plan, open_tokens, read_json, sync_folder, write_json, write_manifest
+from colossi.data.shards import COUNTS, Plan, open_tokens, read_json, write_json, write_manifest
 from colossi.data.sources import documents, facts, parts
 from colossi.data.tokenizer import Tokenizer
 from colossi.data.windows import chat_windows, count_text
 from colossi.data.workers import excluded_questions, write_parts
 from colossi.errors import DataError
+from colossi.files import sync_folder
 from colossi.spec.data import UNITS, DataSpec, ReasoningSource, Source
 
 __all__ = ["Batch", "Corpus", "prepare"]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from colossi.data.documents import Chat, Complaints, Document, Part, Span, Text
 from colossi.data.sources import documents, skips_bad
 from colossi.data.tokenizer import Tokenizer, token_type
+from colossi.files import sync_folder, write_whole
 from colossi.spec.data import DataSpec
 
 Stream = Literal["text", "chat"]
@@ -240,19 +241,4 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON document so that it is there whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f"tmp-{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from colossi.data.batches import prepare
 from colossi.data.corpus import Corpus
+from colossi.files import write_whole
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run, begin_run, complete, step_of, write_whole
+from colossi.ledger.run import Run, begin_run, complete, step_of
 from colossi.spec import Spec
 
 

@@ -9,13 +9,13 @@ The run folder: the interface between the commands, documented in docs/run-folde
 Knows names of files and who may write over whom; not what is in them.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colossi.errors import RunError
+from colossi.files import write_whole
 from colossi.ledger.events import Event
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec, read_spec
@@ -157,13 +157,3 @@ def step_of(folder: Path) -> int:
 def complete(checkpoints: Path) -> list[Path]:
     """The checkpoints with a marker, newest first; that they are undamaged is not checked here."""
     return sorted((path.parent for path in checkpoints.glob(f"step-*/{MARKER}")), reverse=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside, flushed to disk, then renamed."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -6,7 +6,6 @@ only; which program loads what is written in docs/model.md.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from colossi.errors import BadInput
+from colossi.files import write_whole
 from colossi.spec.model import ModelSpec
 
 SHARD_BYTES = 4 << 30  # a file of the folder holds at most this much
@@ -173,10 +173,9 @@ def write_folder(folder: Path, model: ModelSpec, state: dict[str, Tensor]) -> No
             save_file(tensors, folder / name, metadata={"format": "pt"})
             index |= dict.fromkeys(tensors, name)
         total = sum(t.nbytes for tensors in files for t in tensors.values())
-        write_json(
-            folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index}
-        )
-    write_json(folder / "config.json", to_config(model))
+        content = {"metadata": {"total_size": total}, "weight_map": index}
+        write_whole(folder / "model.safetensors.index.json", json.dumps(content, indent=1))
+    write_whole(folder / "config.json", json.dumps(to_config(model), indent=1))
 
 
 def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -189,16 +188,6 @@ def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         files[-1][name] = tensor
         size += tensor.nbytes
     return files
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all: written beside, flushed to disk, then renamed."""
-    beside = path.with_suffix(path.suffix + ".part")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
 
 
 def read_folder(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:

@@ -27,7 +27,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from colossi.errors import CheckpointFailed
-from colossi.ledger.run import MARKER, checkpoint_name, complete, step_of, write_whole
+from colossi.files import write_whole
+from colossi.ledger.run import MARKER, checkpoint_name, complete, step_of
 
 FAILURES = (Exception, CheckpointException)  # the library's own is no Exception
 State = dict[str, Any]
