@@ -37,6 +37,12 @@ class Rope:
     def turn(self, x_BHTD: Tensor) -> Tensor:
         """[a; b] halves become [a cos - b sin; b cos + a sin], in float32 and cast back."""
         x = x_BHTD.float()
+        if (
+            torch.compiler.is_compiling()
+        ):  # the compiler fuses this form, and the other runs faster without it
+            a, b = x.chunk(2, dim=-1)
+            cos, sin = self.cos.chunk(2, dim=-1)[0], self.sin.chunk(2, dim=-1)[1]
+            return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-2).flatten(-2).to(x_BHTD.dtype)
         swapped = x.roll(x.shape[-1] // 2, dims=-1)
         return torch.addcmul(x * self.cos, swapped, self.sin).to(x_BHTD.dtype)
 

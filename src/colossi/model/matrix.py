@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
+ONEDNN = torch.backends.mkldnn.is_available()
+
+
 def local(weight: Tensor) -> Tensor:
     """This rank's part of a weight, as a plain tensor that passes gradients on."""
     return weight.to_local() if isinstance(weight, DTensor) else weight
@@ -31,9 +34,9 @@ class Matrix(nn.Module):
 
 def linear(x: Tensor, w: Tensor) -> Tensor:
     """x W^T, with W [out, in]."""
-    eager_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    eager_training = torch.is_grad_enabled()
     plain = x.device.type == "cpu" and x.dtype == torch.float32
-    if eager_training and plain and torch.backends.mkldnn.is_available():
+    if eager_training and plain and ONEDNN:
         return _Linear.apply(x, w)  # type: ignore[no-untyped-call]
     return F.linear(x, w)
 
@@ -59,7 +62,20 @@ class _Linear(torch.autograd.Function):
         return dx, dw
 
 
+@torch.library.custom_op("colossi::onednn_linear", mutates_args=(), device_types="cpu")
+def _opaque(x: Tensor, w: Tensor) -> Tensor:
+    """To the compiler, which would refuse a product whose weights are not constant."""
+    return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
+
+
+@_opaque.register_fake
+def _(x: Tensor, w: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], w.shape[0])
+
+
 def _by_onednn(x: Tensor, w: Tensor) -> Any:
+    if torch.compiler.is_compiling():
+        return _opaque(x, w)
     return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
 

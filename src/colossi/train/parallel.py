@@ -153,7 +153,9 @@ def gradient_norm(parameters: list[nn.Parameter], world: World) -> Tensor:
     squares = torch.zeros((), device=world.device)
     for parameter in parameters:
         if parameter.grad is not None:
-            squares += local(parameter.grad).float().square().sum() / _copies(parameter, world)
+            squares += torch.linalg.vector_norm(local(parameter.grad).float()).square() / _copies(
+                parameter, world
+            )
     mesh = world.mesh
     if mesh is not None:
         for axis in ("shard", "expert", "tensor"):
