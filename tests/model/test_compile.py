@@ -1,4 +1,4 @@
-"""A compiled block computes what the eager one does: it takes other forms of RoPE, the gate and the products."""
+"""A compiled block computes what the eager one does, in other forms of RoPE, the gate and the products."""
 
 import pytest
 import torch

@@ -57,7 +57,7 @@ def check_against_loop(experts: Experts, x: Tensor, weights: Tensor, chosen: Ten
         scale = float(theirs.abs().max()) or 1.0
         torch.testing.assert_close(
             ours.double() / scale, theirs / scale, rtol=0, atol=2e-5
-        )  # a lone sum may cancel
+        )
 
 
 @settings(deadline=None, max_examples=40)

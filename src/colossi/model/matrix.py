@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-
 ONEDNN = torch.backends.mkldnn.is_available()
 
 
