@@ -91,7 +91,7 @@ class Trainee:
         """What the training loop does in a step, but for reading data and writing to the ledger."""
         self.done += 1
         parameters = list(self.grok.parameters())
-        found = forward_backward(self.grok, self.batch, self.spec, self.world, parameters, False)
+        found = forward_backward(self.grok, self.batch, self.spec, self.world, parameters)
         self.optimizer.step(self.done, min(1.0, 1.0 / found.gradient_norm))
 
     def state(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """
-`make demo`: train the laptop's Grok on two workers, score it on held-out questions, let it answer three.
+`make demo`: train the laptop's Grok on two workers, kill one half way, score it on held-out questions.
 
-The same commands that a person would type, with a line before each that says what it does. A second call
+Then it answers three. The same commands that a person would type, with a line before each that says what it
+does. The killed worker changes nothing: the losses are those of a run that nothing happens to. A second call
 finds the finished run and does not train again.
 """
 
+import shlex
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from colossi.serve.load import Loaded, load
 
 SPEC = Path("examples/laptop.toml")
 RUN = Path("runs/laptop")
+HALF_WAY = 340
 SHOWN = 7  # which held-out question of a task
 
 
@@ -26,7 +29,10 @@ def main() -> int:
     """Run the demo from the root of the repository; the exit code of the first command that fails."""
     start = time.monotonic()
     for what, command in (
-        ("Train a small Grok on two workers of this machine", ["train", SPEC]),
+        (
+            "Train a small Grok on two workers of this machine; half way, one of them is killed",
+            ["train", SPEC, "--chaos", f"kill worker 1 at step {HALF_WAY}"],
+        ),
         ("Score it on questions that it has never seen", ["evaluate", RUN]),
     ):
         if code := show(what, command):
@@ -46,7 +52,7 @@ def main() -> int:
 def show(what: str, command: list[object]) -> int:
     """Say what comes, show the command, run it."""
     say(what)
-    write(f"$ colossi {' '.join(map(str, command))}\n")
+    write(f"$ colossi {shlex.join(map(str, command))}\n")
     return subprocess.run([sys.executable, "-m", "colossi.cli", *map(str, command)]).returncode
 
 

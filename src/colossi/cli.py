@@ -65,10 +65,21 @@ def train(
         Path | None, typer.Option("--run", metavar="DIR", help="The run folder; runs/NAME when left out.")
     ] = None,
     overrides: Overrides = None,
+    chaos: Annotated[
+        str,
+        typer.Option(
+            metavar="FAULTS", help="Faults on purpose: 'kill worker 1 at step 20; ...', or random:SEED:RATE."
+        ),
+    ] = "",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="What runs it: local or slurm; as the spec says if left out.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Train the model of a spec; the same command resumes a run that was stopped or killed."""
-    from colossi.engines.local import run_workers
+    """Train the model of a spec through all failures; the same command resumes a run that was stopped."""
+    from colossi.engines import slurm
+    from colossi.engines.chaos import Chaos
+    from colossi.engines.local import run_here
     from colossi.engines.train import begin, is_finished
     from colossi.ledger.run import Run, refuse_another_run
     from colossi.spec import read_spec
@@ -76,7 +87,11 @@ def train(
     from colossi.terminal.live import Display
     from colossi.terminal.progress import Progress
 
-    spec = read_spec(spec_file, overrides, needs=("data", "training"))
+    faults = Chaos.parse(chaos)
+    chosen = [f"cluster.engine={engine}"] if engine else []
+    spec = read_spec(spec_file, [*(overrides or []), *chosen], needs=("data", "training"))
+    if spec.cluster.engine == "slurm":
+        slurm.refuse_what_cannot_be(faults)
     run = Run(run_folder or Path("runs") / spec.name)
     refuse_another_run(run.folder, spec)
     if not is_finished(run, spec):
@@ -84,8 +99,14 @@ def train(
             _, corpus = begin(run.folder, spec, progress)
         for source in corpus.report:
             _say(describe(source))
+        job = slurm.submit(run, spec) if spec.cluster.engine == "slurm" else None
+        if job:
+            _say(f"Slurm job {job.number}: {run.folder / 'slurm.sh'}\n")
         with Display(spec.name, history=run.events()) as display:
-            run_workers(run, spec.cluster.workers, display.update)
+            if job:
+                slurm.follow(run, job, display.update)
+            else:
+                run_here(run, spec, faults, display.update)
     if as_json:
         _print_json(_report_of(run).as_json())
     else:
@@ -93,6 +114,36 @@ def train(
             f"{run.folder}: {'finished' if is_finished(run, spec) else 'stopped; the same command goes on'}. "
         )
         _say(f"Next: colossi chat {run.folder}, colossi report {run.folder}\n")
+
+
+@app.command()
+def launch(
+    spec_file: SpecFile,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="What runs it: kubernetes.")] = "kubernetes",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifests, make nothing.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run on a Kubernetes cluster, or print the manifests that would."""
+    import secrets
+
+    from colossi.engines.manifests import manifests, to_yaml
+    from colossi.spec import read_spec
+
+    if engine != "kubernetes":
+        raise BadInput(f"--engine {engine}: launch knows kubernetes only", "colossi train has the others")
+    spec = read_spec(spec_file, overrides, needs=("data", "training", "kubernetes"))
+    documents = manifests(spec, spec.name, secrets.token_hex(32))
+    if dry_run and as_json:
+        _print_json({"apiVersion": "v1", "kind": "List", "items": documents})
+    elif dry_run:
+        sys.stdout.write(to_yaml(documents))
+    else:
+        from colossi.engines.kubernetes import connect, drive
+
+        drive(connect(), documents, lambda lost: _say(f"node {lost.node} lost: {lost.why}\n"))
+        if as_json:
+            _print_json({"jobset": spec.name, "state": "Completed"})
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """A report of small histories worked out by hand, and what holds for every history."""
 
+import functools
+import itertools
 import json
 import math
 
@@ -7,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colossi.ledger.clock import BESIDE, PARTS, account
+from colossi.ledger.clock import BEGINS, BESIDE, LOSSES, PARTS, Account, Interruption, World, account
 from colossi.ledger.events import JSON, KINDS, Event
-from colossi.ledger.report import Evaluation, Interruption, report
+from colossi.ledger.report import Evaluation, report
 
 
 def at(time: float, kind: str, incarnation: int = 1, step: int | None = None, **data: JSON) -> Event:
@@ -29,18 +31,31 @@ def start(time: float, incarnation: int = 1, **data: JSON) -> Event:
     return at(time, "run_started", incarnation, None, **(known | data))
 
 
+def world(
+    time: float, incarnation: int, workers: int, missing: int = 0, spares: int = 0, reason: str = ""
+) -> Event:
+    data: dict[str, JSON] = {"workers": workers, "missing": missing, "spares": spares, "reason": reason}
+    return at(time, "incarnation_started", incarnation, None, **data)
+
+
 def parts(**seconds: float) -> dict[str, float]:
     return dict.fromkeys(PARTS, 0.0) | seconds
 
 
+def lost(**seconds: float) -> dict[str, float]:
+    return dict.fromkeys(LOSSES, 0.0) | seconds
+
+
+# ---- a run of before there was a controller: two workers, nothing but run_started says so
+
 INTERRUPTED = [
     start(0),
     done(3, 1, loss=2.0),  # 2 s of start-up, 1 s of work
-    done(4.5, 2, loss=1.5, stall=0.25),  # 0.25 s of something else, 0.25 s of stall, 1 s of work
+    done(4.5, 2, loss=1.5, stall=0.25),  # 0.25 s of nothing, 0.25 s of stall, 1 s of work
     at(6, "failed", why="killed by signal 9", rank=1),  # 1.5 s of a step that never ended
-    start(8, 2),  # 2 s down
+    start(8, 2),
     at(9, "resumed", 2, from_step=1, source="disk"),
-    done(11, 2, loss=1.25, incarnation=2),  # 2 s of start-up, 1 s of work done again
+    done(11, 2, loss=1.25, incarnation=2),  # restarted from second 6 to 10, then 1 s of work done again
     done(12, 3, loss=1.5, incarnation=2),
     at(
         13, "checkpoint_complete", 2, 3, seconds=1.5, stall_seconds=0.0, bytes=10
@@ -57,77 +72,327 @@ def test_an_interrupted_run() -> None:
     assert told.goal == 5
     assert told.losses == ((1, 2.0), (2, 1.25), (3, 1.5))
     assert (told.final_loss, told.best_loss) == (1.5, 1.25)
+    # each second counts for two workers
     assert told.time == parts(
-        productive=3.0, startup=4.0, checkpoint=1.25, recomputation=1.0, down=2.0, other=1.75
+        productive=6.0, startup=4.0, checkpoint=2.5, restart=8.0, recomputation=5.0, idle=0.5
     )
-    assert told.wall_seconds == 13.0
+    assert (told.wall_seconds, told.worker_seconds) == (13.0, 26.0)
     assert told.paused_seconds == 0.0
-    assert told.goodput == 3 / 13
+    assert told.goodput == told.ettr == 3 / 13
     assert told.tokens == 300  # step 2 counts once
     assert told.tokens_per_second == 100.0
     assert told.mfu == pytest.approx(0.1)  # 100 tok/s x 1e6 FLOP / 1e9 FLOP/s
     assert told.evaluations == (Evaluation(task="chain_sum", questions=200, accuracy=0.5, step=3),)
     assert [(life.number, life.first_step, life.last_step, life.end) for life in told.incarnations] == [
-        (1, 1, 2, "failed"),
+        (1, 1, 2, "interrupted"),
         (2, 2, 3, "finished"),
     ]
     assert told.interruptions == (
         Interruption(
             incarnation=1,
+            time=6.0,
+            elapsed=6.0,
             step=2,
             cause="killed by signal 9",
+            node=None,
             rank=1,
-            seconds={"down": 2.0, "startup": 2.0, "recomputation": 1.0},
+            steps_again=1,
+            seconds=lost(restart=4.0, recomputation=2.5),
+            worker_seconds=lost(restart=8.0, recomputation=5.0),
         ),
     )
 
 
+# ---- a run that survives: two nodes of one worker and a spare; a kill, a lost node, a shrink, a grow
+
+SURVIVED = [
+    at(0, "controller_started", 0, pid=7, took_over=False),
+    *(at(0.5, "node_joined", 0, node=f"node-{number}") for number in range(3)),
+    world(1, 1, workers=2, spares=1),
+    start(1.5),
+    done(3, 1),  # 2 s of start-up
+    at(4, "step_done", 1, 2, loss=1.0, tokens=100, seconds=1.0, snapshot_seconds=0.25),
+    at(  # 0.5 s of work are lost, 0.25 s until it is known
+        4.75, "fault", 1, 2, cause="worker 1 killed by SIGKILL", node="node-1", rank=1, seconds_to_detect=0.25
+    ),
+    at(5, "workers_stopped", 1, 2),
+    world(5, 2, workers=2, spares=1, reason="worker 1 killed by SIGKILL"),
+    start(5.125, 2),
+    at(5.25, "restored", 2, 2, from_step=2, source="memory", seconds=0.1),
+    done(6.25, 3, incarnation=2),  # 0.5 s of restart, and no step is done again
+    done(7.25, 4, incarnation=2),
+    at(9.0, "node_lost", 2, 4, node="node-0", why="silent"),
+    at(9.25, "fault", 2, 4, cause="node-0 lost: silent", node="node-0", seconds_to_detect=1.5),  # 0.5 s lost
+    at(10, "promoted", 2, 4, node="node-2", why="for node-0"),
+    world(10.25, 3, workers=2, reason="node-0 lost: silent"),  # the spare is none any more
+    at(11.25, "restored", 3, 3, from_step=3, source="buddy", seconds=0.5),
+    done(12.25, 4, incarnation=3),  # 2 s of restart, 1 s of work done again
+    done(13.25, 5, incarnation=3),
+    at(13.75, "fault", 3, 5, cause="node-1 lost: closed", node="node-1", seconds_to_detect=0),  # 0.5 s lost
+    at(14, "waiting", 3, 5, why="1 of 2 nodes"),  # 0.25 s of restart, then 2 s in vain
+    world(16, 4, workers=1, missing=1, reason="node-1 lost: closed"),
+    done(18.5, 6, incarnation=4, seconds=2.0),  # 0.5 s of restart
+    at(19, "node_joined", 4, 6, node="node-3"),
+    done(20.5, 7, incarnation=4, seconds=2.0),
+    at(20.75, "grown", 4, 7, node="node-3", why="node-3 has come"),
+    world(21, 5, workers=2, reason="node-3 has come"),
+    done(22.25, 8, incarnation=5),  # 0.75 s of restart, 0.5 s of them in the small world
+    at(22.25, "checkpoint_begun", 5, 8),
+    at(23.25, "checkpoint_complete", 5, 8, seconds=1.0, bytes=10),
+    at(23.25, "finished", 5, 8),
+    at(23.5, "workers_stopped", 5, 8),
+]
+
+
+def test_a_run_that_survives() -> None:
+    """Two workers and a spare to second 10.25, two to 16, one of two to 21, two again to 23.25."""
+    told = report(SURVIVED)
+    assert told.time == parts(
+        productive=2 * 3.75
+        + 2 * 1
+        + 1 * 4
+        + 2 * 1,  # steps 1 to 4, without 0.25 s of snapshot; 5; 6 and 7; 8
+        startup=2 * 2,
+        snapshot=2 * 0.25,
+        checkpoint=2 * 1,
+        detection=2 * 0.25 + 2 * 1.5,
+        restart=2 * 0.5 + 2 * 2 + 2 * 0.25 + 1 * (0.5 + 0.5) + 2 * 0.25,
+        recomputation=2 * 0.5 + 2 * (0.5 + 1) + 2 * 0.5,
+        waiting=2 * 2 + 1 * 5,  # both for two seconds, and one for the five of the small world
+        idle=1 * 10.25,  # the spare
+    )
+    assert told.wall_seconds == 23.25
+    assert told.worker_seconds == 3 * 10.25 + 2 * 5.75 + 2 * 5 + 2 * 2.25
+    assert told.goodput == 15.5 / 56.75
+    assert told.ettr == 9.75 / 23.25
+    assert told.tokens == 800
+    assert [life.end for life in told.incarnations] == ["interrupted"] * 4 + ["finished"]
+    assert [(life.workers, life.missing, life.spares) for life in told.incarnations] == [
+        (2, 0, 1),
+        (2, 0, 1),
+        (2, 0, 0),
+        (1, 1, 0),
+        (2, 0, 0),
+    ]
+    assert [(life.from_step, life.source) for life in told.incarnations[:3]] == [
+        (None, ""),
+        (2, "memory"),
+        (3, "buddy"),
+    ]
+
+
+def test_what_each_interruption_cost() -> None:
+    told = report(SURVIVED)
+    facts = [(one.step, one.cause, one.node, one.rank, one.steps_again) for one in told.interruptions]
+    assert facts == [
+        (2, "worker 1 killed by SIGKILL", "node-1", 1, 0),
+        (4, "node-0 lost: silent", "node-0", None, 1),
+        (5, "node-1 lost: closed", "node-1", None, 0),
+        (7, "node-3 has come", None, None, 0),
+    ]
+    assert [one.seconds for one in told.interruptions] == [
+        lost(detection=0.25, restart=0.5, recomputation=0.5),
+        lost(detection=1.5, restart=2.0, recomputation=1.5),
+        lost(restart=0.75, recomputation=0.5, waiting=2.0),
+        lost(restart=0.75),
+    ]
+    assert [one.worker_seconds for one in told.interruptions] == [
+        lost(detection=0.5, restart=1.0, recomputation=1.0),
+        lost(detection=3.0, restart=4.0, recomputation=3.0),
+        lost(restart=1.0, recomputation=1.0, waiting=9.0),  # with the worker that was missing from 16 to 21
+        lost(restart=1.0),  # 0.5 s of one worker, 0.25 s of two
+    ]
+
+
+def test_the_timeline_of_a_run_that_survives() -> None:
+    drawn = [(span.part, span.incarnation, span.begin, span.workers) for span in report(SURVIVED).timeline]
+    assert drawn == [
+        ("startup", 0, 0.0, 2),
+        ("startup", 1, 1.0, 2),
+        ("training", 1, 2.0, 2),
+        ("recomputation", 1, 4.0, 2),
+        ("detection", 1, 4.5, 2),
+        ("restart", 1, 4.75, 2),
+        ("restart", 2, 5.0, 2),
+        ("training", 2, 5.25, 2),
+        ("recomputation", 2, 7.25, 2),
+        ("detection", 2, 7.75, 2),
+        ("restart", 2, 9.25, 2),
+        ("restart", 3, 10.25, 2),
+        ("recomputation", 3, 11.25, 2),
+        ("training", 3, 12.25, 2),
+        ("recomputation", 3, 13.25, 2),
+        ("restart", 3, 13.75, 2),
+        ("waiting", 3, 14.0, 2),
+        ("restart", 4, 16.0, 1),
+        ("training", 4, 16.5, 1),
+        ("restart", 4, 20.5, 1),
+        ("restart", 5, 21.0, 2),
+        ("training", 5, 21.25, 2),
+    ]
+
+
+def alone(time: float, incarnation: int = 1) -> Event:
+    return start(time, incarnation, workers=1)
+
+
 HISTORIES = {
     "nothing happened": ([], parts(), 0.0),
-    "only started": ([start(5)], parts(), 0.0),
+    "only started": ([alone(5)], parts(), 0.0),
     "stopped and gone on later: the night between is paused": (
-        [start(0), done(1, 1), at(1, "stopped", why="Ctrl-C"), start(1000, 2), done(1001, 2, incarnation=2)],
+        [alone(0), done(1, 1), at(1, "stopped", why="Ctrl-C"), alone(1000, 2), done(1001, 2, incarnation=2)],
         parts(productive=2.0),
         999.0,
     ),
     "finished, and then prolonged": (
-        [start(0), done(1, 1), at(1, "finished"), start(50, 2), done(52, 2, incarnation=2)],
+        [alone(0), done(1, 1), at(1, "finished"), alone(50, 2), done(52, 2, incarnation=2)],
         parts(productive=2.0, startup=1.0),
         49.0,
     ),
-    "killed without a word": (
-        [start(0), done(1, 1), start(4, 2), done(5, 2, incarnation=2)],
-        parts(productive=2.0, down=3.0),
+    "killed without a word: nobody knew until the next start": (
+        [alone(0), done(1, 1), alone(4, 2), done(5, 2, incarnation=2)],
+        parts(productive=2.0, detection=3.0),
         0.0,
     ),
     "a step's seconds may hold its stall: 1 s from end to end": (
-        [start(0), done(1, 1), done(2, 2, seconds=1.0, stall=0.25)],
+        [alone(0), done(1, 1), done(2, 2, seconds=1.0, stall=0.25)],
         parts(productive=1.75, checkpoint=0.25),
         0.0,
     ),
     "or not": (
-        [start(0), done(1, 1), done(2, 2, seconds=0.75, stall=0.25)],
+        [alone(0), done(1, 1), done(2, 2, seconds=0.75, stall=0.25)],
         parts(productive=1.75, checkpoint=0.25),
         0.0,
     ),
     "a step cannot take longer than there was time": (
-        [start(0), done(1, 1, seconds=7.0)],
+        [alone(0), done(1, 1, seconds=7.0)],
         parts(productive=1.0),
         0.0,
     ),
     "a checkpoint in the background costs nothing": (
-        [start(0), done(1, 1), at(1.5, "checkpoint_complete", step=1, seconds=0.5), done(2, 2)],
+        [alone(0), done(1, 1), at(1.5, "checkpoint_complete", step=1, seconds=0.5), done(2, 2)],
         parts(productive=2.0),
         0.0,
     ),
     "a clock that runs backwards takes no time": (
-        [start(10), done(11, 1), done(5, 2), done(12, 3)],
+        [alone(10), done(11, 1), done(5, 2), done(12, 3)],
         parts(productive=2.0),
         0.0,
     ),
     "the last word of the dead is too late": (
-        [start(0), done(1, 1), start(2, 2), done(2.5, 2), done(4, 2, incarnation=2)],
-        parts(productive=2.0, down=1.0, startup=1.0),
+        [alone(0), done(1, 1), alone(2, 2), done(2.5, 2), done(4, 2, incarnation=2)],
+        parts(productive=2.0, detection=1.0, restart=1.0),
+        0.0,
+    ),
+    "a step that rank 0 notes just after a fault is done": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(1.75, "fault", cause="killed", seconds_to_detect=0.25),
+            done(2, 2),
+            world(3, 2, workers=1, reason="killed"),
+            done(4, 3, incarnation=2),
+        ],
+        parts(productive=3.0, restart=1.0),
+        0.0,
+    ),
+    "a fault that training outlives costs nothing": (
+        [
+            world(0, 1, workers=1, spares=1),
+            done(1, 1),
+            at(1.5, "fault", cause="spare lost"),
+            done(2, 2),
+            done(3, 3),
+        ],
+        parts(productive=3.0, idle=3.0),
+        0.0,
+    ),
+    "two faults at once": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(
+                2, "fault", cause="one", seconds_to_detect=0.5
+            ),  # half a second of work, and half until it was known
+            at(4, "fault", cause="two", seconds_to_detect=0.5),  # 1.5 s of restart in vain
+            world(5, 2, workers=1, reason="two"),  # 1 s of restart
+            done(6, 2, incarnation=2),
+        ],
+        parts(productive=2.0, recomputation=0.5, detection=1.0, restart=2.5),
+        0.0,
+    ),
+    "a worker's own words, then the fault: it is the fault that counts": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(1.5, "failed", why="ValueError", rank=0),
+            at(2, "fault", cause="worker 0 raised ValueError", seconds_to_detect=0.25),
+            world(3, 2, workers=1),
+            done(4, 2, incarnation=2),
+        ],
+        parts(productive=2.0, recomputation=0.75, detection=0.25, restart=1.0),
+        0.0,
+    ),
+    "the controller dies and training goes on": (
+        [world(0, 1, workers=1), done(1, 1), at(1.5, "controller_started", 0, took_over=True), done(2, 2)],
+        parts(productive=2.0),
+        0.0,
+    ),
+    "everything dies: silence until a new controller comes": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(1.5, "checkpoint_begun", step=1),  # the last sign of life: half a second of work is lost
+            at(9.5, "controller_started", 1, took_over=True),
+            world(10, 2, workers=1, reason="the controller was dead"),
+            done(12, 2, incarnation=2),
+        ],
+        parts(productive=2.0, recomputation=0.5, detection=8.0, restart=1.5),
+        0.0,
+    ),
+    "a change that the controller wanted: all of it is restart": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(2, "workers_stopped"),
+            at(2, "grown", why="from 1 to 2 copies"),
+            world(2, 2, workers=1),
+            done(4, 2, incarnation=2),
+        ],
+        parts(productive=2.0, restart=2.0),
+        0.0,
+    ),
+    "a run that has not enough nodes to begin": (
+        [
+            at(0, "controller_started", 0),
+            at(1, "waiting", 0, why="no nodes"),
+            world(5, 1, workers=1),
+            done(7, 1),
+        ],
+        parts(productive=1.0, startup=2.0, waiting=4.0),
+        0.0,
+    ),
+    "what follows giving up is lost": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(2, "gave_up", why="no space left"),
+            at(5, "controller_started", 1),
+            world(6, 2, workers=1),
+            done(8, 2, incarnation=2),
+        ],
+        parts(productive=2.0, recomputation=1.0, restart=5.0),
+        0.0,
+    ),
+    "stopped while it recovers": (
+        [
+            world(0, 1, workers=1),
+            done(1, 1),
+            at(1, "fault", cause="x"),
+            at(3, "waiting", why="y"),
+            at(6, "stopped"),
+        ],
+        parts(productive=1.0, restart=2.0, waiting=3.0),
         0.0,
     ),
 }
@@ -138,6 +403,23 @@ def test_where_the_time_went(history: list[Event], time: dict[str, float], pause
     told = report(history)
     assert told.time == time
     assert told.paused_seconds == paused
+
+
+def test_a_fault_that_training_outlives_is_no_interruption() -> None:
+    history, _, _ = HISTORIES["a fault that training outlives costs nothing"]
+    assert report(history).interruptions == ()
+    assert report(history).incarnations[0].end == ""
+
+
+def test_a_change_says_why() -> None:
+    history, _, _ = HISTORIES["a change that the controller wanted: all of it is restart"]
+    assert [one.cause for one in report(history).interruptions] == ["grown: from 1 to 2 copies"]
+
+
+def test_an_end_by_the_controllers_death_is_told() -> None:
+    history, _, _ = HISTORIES["everything dies: silence until a new controller comes"]
+    (one,) = report(history).interruptions
+    assert (one.cause, one.step, one.time) == ("ended without a word", 1, 9.5)
 
 
 def test_without_a_peak_there_is_no_mfu() -> None:
@@ -170,53 +452,100 @@ def test_json_has_the_promised_keys_and_full_precision() -> None:
         "tokens_per_second",
         "mfu",
         "goodput",
+        "ettr",
+        "worker_seconds",
         "time",
         "incarnations",
+        "interruptions",
+        "timeline",
         "evaluations",
     }
     assert promised <= told.keys()
 
 
+# ---- what holds for every history
+
 numbers = st.one_of(st.floats(), st.integers(-5, 5), st.none(), st.text(max_size=2))
+KEYS = [
+    *("loss", "seconds", "stall_seconds", "snapshot_seconds", "seconds_to_detect", "tokens", "peak_flops"),
+    *("rank", "steps", "task", "reason", "workers", "missing", "spares"),
+]
 wild = st.builds(
     Event,
     time=st.floats(0, 1e4),
-    kind=st.sampled_from(sorted(KINDS)),
-    incarnation=st.integers(1, 4),
+    kind=st.sampled_from([*sorted(KINDS), "step_done", "fault", "incarnation_started"]),
+    incarnation=st.integers(0, 4),
     step=st.one_of(st.none(), st.integers(0, 8)),
-    data=st.dictionaries(
-        st.sampled_from(
-            ["loss", "seconds", "stall_seconds", "tokens", "peak_flops", "rank", "steps", "task"]
-        ),
-        numbers,
-    ),
+    data=st.dictionaries(st.sampled_from(KEYS), numbers),
 )
+close = functools.partial(pytest.approx, rel=1e-9, abs=1e-6)
 
 
 @given(st.lists(wild, max_size=30), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_history_adds_up(history: list[Event], in_order: bool) -> None:
     if in_order:
         history = sorted(history, key=lambda event: event.time)
     told = report(history)
-    assert math.fsum(told.time.values()) == told.wall_seconds
+    assert math.fsum(told.time.values()) == told.worker_seconds
     assert all(seconds >= 0 for seconds in told.time.values())
     assert told.goodput is None or 0 <= told.goodput <= 1
+    assert told.ettr is None or 0 <= told.ettr <= 1 + 1e-9
     assert [step for step, _ in told.losses] == sorted({step for step, _ in told.losses})
     json.dumps(told.as_json(), allow_nan=False)
 
 
-@given(st.lists(wild.filter(lambda e: e.kind not in BESIDE), max_size=30), st.booleans())
+@given(st.lists(wild, max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_the_interruptions_have_all_that_was_lost(history: list[Event]) -> None:
+    told = report(history)
+    for part in LOSSES:
+        cost = math.fsum(one.worker_seconds[part] for one in told.interruptions)
+        if part in ("detection", "restart"):
+            assert cost == close(told.time[part])
+        else:  # steps can be done again, and nodes be missing, without an interruption
+            assert cost <= told.time[part] + 1e-6
+
+
+@given(st.lists(wild, max_size=30))
 @settings(max_examples=100, deadline=None)
-def test_the_parts_and_the_pauses_cover_the_whole_life(history: list[Event], pauses: bool) -> None:
-    ends = {"finished", "stopped"}
-    history = sorted(history, key=lambda event: (event.incarnation, event.time))
-    history = [event for event in history if pauses or event.kind not in ends]
+def test_the_timeline_has_no_gap(history: list[Event]) -> None:
+    told, end = report(history), 0.0
+    for span in told.timeline:
+        assert span.begin == close(end)
+        end = span.begin + span.seconds
+    assert end == close(told.wall_seconds)
+    assert all(0 <= one.elapsed <= told.wall_seconds for one in told.interruptions)
+
+
+def life(history: list[Event]) -> list[Event]:
+    """In order of incarnation and time, without what belongs to no training."""
+    return sorted(
+        (event for event in history if event.kind not in BESIDE),
+        key=lambda event: (event.incarnation, event.time),
+    )
+
+
+@given(st.lists(wild, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_the_wall_and_the_pauses_cover_the_whole_life(history: list[Event]) -> None:
+    history = life(history)
     spent = account(history)
     highest = max((event.time for event in history), default=0.0)
     first = history[0].time if history else 0.0
-    total = math.fsum(spent.parts.values()) + spent.paused
-    if pauses:
-        assert total <= highest - first + 1e-6
-    else:
-        assert total == pytest.approx(max(0.0, highest - first), abs=1e-6)
+    assert spent.wall + spent.paused <= highest - first + 1e-6
+
+
+@given(st.lists(wild, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_every_worker_counts_as_long_as_its_world_lasts(history: list[Event]) -> None:
+    history = [event for event in life(history) if event.kind not in ("finished", "stopped")]
+    spent: Account = account(history)
+    times = [*itertools.accumulate((event.time for event in history), max)]
+    begun = next((event for event in history if event.kind in BEGINS), None)
+    total, number, now = 0.0, 0, World.of(begun) if begun else World()
+    for event, begin, end in zip(history, times, times[1:], strict=False):
+        if event.kind in BEGINS and event.incarnation > number:
+            number, now = event.incarnation, World.of(event)
+        total += (end - begin) * (now.workers + now.missing + now.spares)
+    assert math.fsum(spent.parts.values()) == close(total)

@@ -59,3 +59,35 @@ def after(events: Iterable[Event], name: str = "laptop") -> RunState:
     for event in events:
         state = advance(state, event)
     return state
+
+
+def formed(second: float, incarnation: int, reason: str = "", **counts: JSON) -> Event:
+    """An incarnation of two workers, if nothing else is said, begins."""
+    data: dict[str, JSON] = {"workers": 2, "missing": 0, "spares": 0, "reason": reason}
+    return at(second, "incarnation_started", incarnation, **(data | counts))
+
+
+KILLED = "worker 1 killed by SIGKILL"
+SURVIVED = [  # a kill; then a node is lost and the world shrinks; then it grows again
+    at(0, "controller_started", 0, pid=7, took_over=False),
+    formed(0, 1, spares=1),
+    start(0),
+    *(done(step) for step in range(1, 21)),
+    at(20.5, "fault", 1, 20, cause=KILLED, node="node-1", rank=1, seconds_to_detect=0.25),
+    at(20.5, "workers_stopped", 1, 20),
+    formed(20.75, 2, KILLED, spares=1),
+    start(20.75, 2),
+    at(21, "restored", 2, 20, from_step=20, source="memory", seconds=0.1),
+    *(done(step, 2, seconds=0.25) for step in range(22, 31)),
+    at(32, "fault", 2, 30, cause="node-0 lost: silent", node="node-0", seconds_to_detect=1.5),
+    at(32, "shrunk", 2, 30, node="node-0", why="1 of 2 nodes goes on"),
+    formed(33, 3, "node-0 lost: silent", workers=1, missing=1),
+    start(33, 3, workers=1),
+    at(33, "restored", 3, 28, from_step=28, source="buddy", seconds=0.1),
+    at(35, "step_done", 3, 29, loss=0.3, tokens=8000, seconds=1.0),
+    at(37, "step_done", 3, 30, loss=0.3, tokens=8000, seconds=1.0),
+    at(37.5, "grown", 3, 30, node="node-3", why="node-3 has come"),
+    formed(38, 4),
+    start(38, 4),
+    at(40, "step_done", 4, 31, loss=0.3, tokens=8000, seconds=1.0),
+]

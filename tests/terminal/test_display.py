@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from story import NOON, STORY, after, at, done, start
+from story import KILLED, NOON, STORY, SURVIVED, after, at, done, formed, start
 
 from colossi.ledger.events import KINDS, Event
 from colossi.terminal import plain
@@ -66,8 +66,64 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
     assert after([done(1, loss=math.nan), done(2, loss=3.0), done(3, loss=math.nan)]).best == 3.0
 
 
+def test_a_workers_last_words_end_nothing() -> None:
+    words = at(41, "failed", 1, 40, why="out of memory", rank=1)
+    assert after([start(0), words]).end == ""
+    assert after([start(0), words, at(42, "gave_up", 1, why="three failures in a minute")]).end == "gave_up"
+
+
+def killed_at_20(*more: Event) -> RunState:
+    fault = at(20.5, "fault", 1, 20, cause=KILLED, seconds_to_detect=0.25)
+    return after([start(0), *(done(step) for step in range(1, 21)), fault, *more])
+
+
+def test_a_run_that_is_back_says_what_it_cost() -> None:
+    again = at(23, "step_done", 2, 19, loss=1.0, tokens=8000, seconds=1.0)
+    state = killed_at_20(formed(20.75, 2, KILLED), at(21, "restored", 2, 18, from_step=18), again)
+    assert state.note == f"{KILLED} at step 20; back at step 19 after 1.8s, 2 steps done again"
+    assert (state.trouble, state.noted) == (None, NOON + 23)
+
+
+def test_a_step_that_is_noted_just_after_the_fault_is_not_lost() -> None:
+    state = killed_at_20(
+        at(20.625, "step_done", 1, 21, loss=1.0, tokens=8000, seconds=0.5),
+        formed(20.75, 2, KILLED),
+        at(22, "step_done", 2, 22, loss=1.0, tokens=8000, seconds=1.0),
+    )
+    assert state.note == f"{KILLED} at step 21; back at step 22 after 0.75s, nothing lost"
+
+
+def test_a_fault_that_training_outlives_is_no_trouble() -> None:
+    assert killed_at_20().trouble is not None
+    assert killed_at_20(done(22)).trouble is None
+    assert killed_at_20(done(22)).note == f"{KILLED} at step 20"
+
+
+def test_nobody_is_back_from_a_stop() -> None:
+    state = killed_at_20(at(21, "stopped", 1, 20, why="Ctrl-C"), formed(99, 2, "Ctrl-C"), done(100, 2))
+    assert state.note == "stopped at step 20: Ctrl-C"
+    stopped = [start(0), done(1), at(2, "stopped", 1, 1, why="Ctrl-C")]
+    assert after([*stopped, at(99, "promoted", 1, node="node-2", why="for node-1")]).trouble is None
+
+
 SENTENCES = {
     "step_done": (done(1), ""),
+    "what other sentences say": (at(0, "node_lost", node="node-1", why="silent"), ""),
+    "fault": (at(0, "fault", 1, 40, cause="node-1 lost: silent"), "node-1 lost: silent at step 40"),
+    "a fault with a step": (at(0, "fault", 1, 71, cause="corruption at step 70"), "corruption at step 70"),
+    "promoted": (at(0, "promoted", node="node-2", why="for node-1"), "node-2 promoted: for node-1"),
+    "shrunk": (at(0, "shrunk", node="node-1", why="3 of 4 nodes go on"), "shrunk: 3 of 4 nodes go on"),
+    "waiting": (at(0, "waiting", why="1 of 2 nodes"), "waiting: 1 of 2 nodes"),
+    "straggler": (at(0, "straggler", node="node-1", why="1.8x its peers"), "node-1 is slow: 1.8x its peers"),
+    "corrupted": (
+        at(0, "corrupted", 1, 70, node="node-1", rank=2, why="its own copy differs"),
+        "node-1, rank 2 corrupted at step 70: its own copy differs",
+    ),
+    "quarantined": (at(0, "quarantined", node="node-1", why="2 faults"), "node-1 quarantined: 2 faults"),
+    "chaos": (at(0, "chaos", fault="kill worker 1 at step 20"), "chaos: kill worker 1 at step 20"),
+    "refused": (at(0, "refused", peer="127.0.0.1:9", why="no token"), "127.0.0.1:9 refused: no token"),
+    "took over": (at(0, "controller_started", pid=7, took_over=True), "a new controller took over"),
+    "gave up": (at(0, "gave_up", 1, 40, why="no nodes"), "gave up at step 40: no nodes"),
     "failed": (
         at(0, "failed", 1, 40, why="out of memory", rank=1),
         "failed at step 40 on rank 1: out of memory",
@@ -163,7 +219,10 @@ def test_a_name_with_brackets_is_shown_as_it_is() -> None:
             step=st.one_of(st.none(), st.integers(0, 20)),
             data=st.dictionaries(
                 st.sampled_from(
-                    ["loss", "seconds", "tokens", "steps", "router_max", "gradient_norm", "from_step"]
+                    [
+                        *("loss", "seconds", "tokens", "steps", "router_max", "gradient_norm", "from_step"),
+                        *("seconds_to_detect", "reason", "workers", "missing", "spares"),
+                    ]
                 ),
                 st.one_of(st.floats(), st.integers(0, 10), st.none()),
             ),
@@ -176,6 +235,19 @@ def test_no_history_breaks_the_picture(history: list[Event]) -> None:
     rows = drawn(after(history), 80, now=5e5)
     assert len(rows) <= 23
     plain.line(after(history))
+
+
+def test_a_smaller_world_says_who_is_missing() -> None:
+    def header(*events: Event) -> str:
+        return drawn(after(events), 100)[1].strip("│ ").rpartition("·")[2].strip()
+
+    assert header(formed(0, 1, spares=1), start(0)) == "2 workers, 1 spare"
+    assert header(formed(0, 1, workers=1, missing=1), start(0, workers=1)) == "1 worker, 1 missing"
+
+
+def test_the_end_of_a_run_that_gave_up() -> None:
+    rows = drawn(after([start(0), done(1), at(2, "gave_up", 1, 1, why="no nodes")]), 80)
+    assert rows[3].rstrip("│ ").endswith("1/800  gave up")
 
 
 # ---- the driver
@@ -203,6 +275,27 @@ def test_elsewhere_it_prints_lines() -> None:
         "step     5/800  loss 1.6000  8,000 tok/s  MFU 20.0%  left 13m15s",
         "step    10/800  loss 0.8000  8,000 tok/s  MFU 20.0%  left 13m10s",
         "step    20/800  loss 0.4000  8,000 tok/s  MFU 20.0%  left 13m00s",
+    ]
+
+
+def test_the_lines_say_what_happened_to_a_run_that_survives() -> None:
+    out = io.StringIO()
+    with Display("laptop", Console(file=out), clock=lambda: NOON) as display:
+        for event in SURVIVED:
+            display.update(event)
+    lines = [line for line in out.getvalue().splitlines() if not line.startswith("step ")]
+    assert lines == [
+        "started with 2 workers",
+        "worker 1 killed by SIGKILL at step 20",
+        "incarnation 2 started with 2 workers",
+        "worker 1 killed by SIGKILL at step 20; back at step 22 after 1.5s, nothing lost",
+        "node-0 lost: silent at step 30",
+        "shrunk: 1 of 2 nodes goes on",
+        "incarnation 3 started with 1 worker",
+        "node-0 lost: silent at step 30; back at step 29 after 3.5s, 2 steps done again",
+        "grown: node-3 has come",
+        "incarnation 4 started with 2 workers",
+        "grown: node-3 has come at step 30; back at step 31 after 2.0s, nothing lost",
     ]
 
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from story import STORY, at
+from story import STORY, SURVIVED, at, done, formed, start
 
+from colossi.ledger.events import Event
 from colossi.ledger.report import report
-from colossi.terminal import curve, experts, summary
+from colossi.terminal import curve, experts, summary, timeline
 from colossi.terminal.numerals import count, duration, size
 from colossi.terminal.progress import Progress, tenths
 
@@ -33,22 +34,23 @@ def test_the_summary(width: int) -> None:
     rows = drawn(width)
     assert {len(row) for row in rows} == {width}
     text = "\n".join(" ".join(row.strip("│ ").split()) for row in rows)
-    # 200 s of wall: 196 of steps, 1 of a step that died, 1 down, 2 until the second incarnation's first step
+    # 200 s of wall: 196 of steps, 1 of a step that died, 3 until the second incarnation's first step began.
+    # There are two workers, so each second counts twice in the bars.
     for line in (
         "steps 200 of 800 tokens 1.57M",
         "loss 0.0400 best 0.0400",
         "speed 8,000 tok/s MFU 20.0%",
         "goodput 98.0% wall 3m20s",
+        "ETTR 98.0% of all workers 6m40s",
         "saved step 40, 51.2 MB incarnations 2",
-        "productive 3m16s 98.0%",
-        "down 1.0s 0.5%",
-        "startup 2.0s 1.0%",
+        "productive 6m32s 98.0%",
+        "recomputation 2.0s 0.5%",
+        "restart 6.0s 1.5%",
         "chain_sum 94.5% of 200 questions",
     ):
         assert line in text
-    assert "recomputation" not in text  # a part that took no time has no row
-    assert "after step 40" in text
-    assert "killed by signal 9" in text
+    assert "waiting" not in text  # a part that took no time has no row
+    assert "after step 40 killed by signal 9 (rank 1) 4.0s lost" in text
 
 
 def test_the_summary_of_nothing() -> None:
@@ -69,6 +71,53 @@ BARS = {0.0: "", 0.001: "▏", 0.5: "█████", 0.55: "█████▌
 @pytest.mark.parametrize(("share", "text"), BARS.items())
 def test_bars(share: float, text: str) -> None:
     assert summary.bar(share, 10) == text
+
+
+# ---- the timeline
+
+
+def timeline_of(history: list[Event], width: int) -> list[str]:
+    return timeline.draw(report(history), width).plain.split("\n")
+
+
+SHRUNK = [  # 4 s of two workers, 4 s of recovery, 8 s of one of two
+    formed(0, 1),
+    *(done(step) for step in range(1, 5)),
+    at(4, "fault", 1, 4, cause="node-1 lost"),
+    formed(6, 2, workers=1, missing=1),
+    *(done(step, 2) for step in range(9, 17)),
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "rows"),
+    {
+        16: ["    ▼           ", "████▒▒▒▒▄▄▄▄▄▄▄▄", "1     2      16s"],
+        8: ["  ▼     ", "██▒▒▄▄▄▄", "1  2 16s"],
+        4: [" ▼  ", "█▒▄▄", " 16s"],
+    }.items(),
+)
+def test_a_timeline(width: int, rows: list[str]) -> None:
+    assert timeline_of(SHRUNK, width) == rows
+
+
+def test_a_timeline_stands_with_the_interruptions() -> None:
+    assert any("▼" in row for row in drawn(80))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary.render(report([start(0), done(1)]), "calm", 80))
+    assert "▼" not in console.export_text()
+
+
+def test_a_timeline_of_no_time_is_empty() -> None:
+    assert timeline_of([], 20) == [""]
+    assert timeline_of([start(0), at(0, "failed", why="x")], 20) == [""]
+
+
+@pytest.mark.parametrize("width", [20, 56, 76, 96])
+@pytest.mark.parametrize("history", [STORY, SURVIVED], ids=["before there was a controller", "survived"])
+def test_a_timeline_fits(history: list[Event], width: int) -> None:
+    rows = timeline_of(history, width)
+    assert [len(row) for row in rows] == [width] * 3
 
 
 # ---- the curve
@@ -112,6 +161,8 @@ def test_the_page_works_offline_and_marks_what_happened(tmp_path: Path) -> None:
     assert "incarnation 2" in text
     assert "logarithmic" in text
     assert "checkpoint of step" in text
+    assert "killed by signal 9" in text  # in the timeline
+    assert "restart, " in text
     assert "<b>: loss" not in text.split("<script", 1)[0]
 
 

@@ -1,12 +1,16 @@
 """A tiny run for tests: real worker processes on a real corpus, small enough for a second of training."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from colossi.ledger.events import Event
 from colossi.ledger.report import Report, report
 from colossi.ledger.run import Run
 
@@ -15,8 +19,16 @@ from .ranks import SIZES
 TEXT = "the quick brown fox jumps over the lazy dog and runs away from the {} hounds\n"
 
 
-def spec_file(folder: Path, steps: int = 30, workers: int = 2, every: int = 5, **layout: int) -> Path:
-    """A spec beside a small text to train on."""
+def spec_file(
+    folder: Path,
+    steps: int = 30,
+    workers: int = 2,
+    every: int = 5,
+    nodes: int = 1,
+    spares: int = 0,
+    **layout: int,
+) -> Path:
+    """A spec beside a small text to train on; `workers` on each node."""
     text = folder / "corpus.txt"
     text.write_text("".join(TEXT.format(number) for number in range(400)))
     lines = [
@@ -34,7 +46,7 @@ def spec_file(folder: Path, steps: int = 30, workers: int = 2, every: int = 5, *
         "[checkpoint]",
         f"every = {every}\nkeep = 3",
         "[cluster]",
-        f'workers_per_node = {workers}\ndevice = "cpu"',
+        f'nodes = {nodes}\nspares = {spares}\nworkers_per_node = {workers}\ndevice = "cpu"',
         "[layout]",
         *(f"{axis} = {size}" for axis, size in layout.items()),
     ]
@@ -75,8 +87,8 @@ def kinds_of(folder: Path) -> list[str]:
         return [event.kind for _, event in ledger.events()]
 
 
-def workers_of(folder: Path) -> list[int]:
-    """Process numbers of the workers that train a run now."""
+def processes_of(folder: Path) -> list[int]:
+    """Process numbers of a run's agents, standbys and workers."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -84,6 +96,35 @@ def workers_of(folder: Path) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"colossi.train" in words and str(folder).encode() in words:
+            ours = b"colossi.train" in words or b"colossi.engines.agent" in words
+            if ours and str(folder).encode() in words:
                 found.append(int(entry.name))
     return found
+
+
+def events_of(folder: Path, kind: str) -> list[Event]:
+    with Run(folder).ledger() as ledger:
+        return [event for _, event in ledger.events(kind)]
+
+
+def kill_all(process: subprocess.Popen[bytes], run: Path) -> None:
+    """SIGKILL to the controller, the agents and every worker, as a power cut would."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while left := processes_of(run):
+        for number in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Until this many steps are done, or the run has ended."""
+    deadline = time.monotonic() + 60
+    while steps_done(run) < step and process.poll() is None:
+        assert time.monotonic() < deadline, f"step {step} not done within a minute"
+        time.sleep(0.02)
+
+
+def steps_done(run: Path) -> int:
+    return kinds_of(run).count("step_done") if (run / "ledger.sqlite").exists() else 0

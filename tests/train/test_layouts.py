@@ -51,7 +51,7 @@ def train(rank: int, ranks: int, spec: Spec, steps: int) -> tuple[list[float], d
     optimizer, parameters = Optimizer(grok, spec.training), list(grok.parameters())
     losses, gradients, figures = [], {}, []
     for step in range(1, steps + 1):
-        found = forward_backward(grok, batch_of(spec, world, step), spec, world, parameters, wants_stop=False)
+        found = forward_backward(grok, batch_of(spec, world, step), spec, world, parameters)
         if step == 1:
             gradients = {name: whole(p.grad).clone() for name, p in grok.named_parameters()}
             figures = [

@@ -1,7 +1,6 @@
 """Whole runs with real workers: killed at random moments, stopped, under other layouts, out of disk."""
 
 import contextlib
-import os
 import random
 import re
 import shutil
@@ -15,7 +14,7 @@ import pytest
 
 from colossi.ledger.run import Run, complete
 
-from .runs import colossi, kinds_of, report_of, spec_file, start, workers_of
+from .runs import colossi, kill_all, kinds_of, report_of, spec_file, start, steps_done, wait_for_step
 
 STEPS = 30
 KILLS = 20
@@ -40,7 +39,7 @@ def test_killed_at_twenty_random_moments_the_curve_is_the_same_to_the_last_bit(t
     moments = random.Random(11)
     for _ in range(KILLS):
         process = start("train", spec, "--run", run)
-        wait_for_new_step(run, process)
+        wait_for_step(run, steps_done(run) + 1, process)
         time.sleep(moments.uniform(0.0, 0.25))
         kill_all(process, run)
     assert "finished" not in kinds_of(run), "too few steps for so many kills"
@@ -50,47 +49,12 @@ def test_killed_at_twenty_random_moments_the_curve_is_the_same_to_the_last_bit(t
     assert len(report_of(run).incarnations) == KILLS + 1
 
 
-def wait_for_new_step(run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until this start of the run has done a step, or has ended."""
-    before = steps_done(run)
-    deadline = time.monotonic() + 60
-    while steps_done(run) == before and process.poll() is None:
-        assert time.monotonic() < deadline, "no step within a minute"
-        time.sleep(0.02)
-
-
-def steps_done(run: Path) -> int:
-    return kinds_of(run).count("step_done") if (run / "ledger.sqlite").exists() else 0
-
-
-def kill_all(process: subprocess.Popen[bytes], run: Path) -> None:
-    """SIGKILL to the engine and to every worker, as a power cut would."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    for worker in workers_of(run):
-        os.kill(worker, signal.SIGKILL)
-    while workers_of(run):
-        time.sleep(0.01)
-
-
-def test_one_worker_killed_ends_the_run_with_its_name(tmp_path: Path) -> None:
-    spec, run = spec_file(tmp_path, 400), tmp_path / "run"
-    process = start("train", spec, "--run", run)
-    wait_for_new_step(run, process)
-    os.kill(workers_of(run)[-1], signal.SIGKILL)
-    assert process.wait(timeout=30) == 1
-    assert workers_of(run) == []
-    with Run(run).ledger() as ledger:
-        failures = [event.text("why") for _, event in ledger.events("failed")]
-    assert any("was killed by SIGKILL" in why for why in failures)
-
-
 def test_ctrl_c_saves_and_the_same_command_goes_on(
     undisturbed: tuple[tuple[int, float], ...], tmp_path: Path
 ) -> None:
     spec, run = spec_file(tmp_path, STEPS, every=0), tmp_path / "run"
     process = start("train", spec, "--run", run)
-    wait_for_new_step(run, process)
+    wait_for_step(run, 1, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
     assert "stopped" in kinds_of(run) and len(complete(run / "checkpoints")) == 1
@@ -205,7 +169,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -
     done = colossi("train", spec, "--run", run, "--set", "training.learning_rate=3e38")
     assert done.returncode == 1
     error = done.stderr[done.stderr.index("error: ") :]
-    assert re.match(r"error: step \d+: loss nan, .*(not finite: |not finite after )\w+", error), error
+    words = r"error: rank 0 on node-0: step \d+: loss nan, .*(not finite: |not finite after )\w+"
+    assert re.match(words, error), error
     assert error.count("\n") == 2 and "\nhint: lower training.learning_rate" in error
     with Run(run).ledger() as ledger:
         assert len(list(ledger.events("failed"))) == 1
@@ -215,4 +180,4 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -
 def test_a_loss_above_the_limit_stops_the_run(tmp_path: Path) -> None:
     spec, run = spec_file(tmp_path, 30, workers=1), tmp_path / "run"
     done = colossi("train", spec, "--run", run, "--set", "training.loss_limit=1.0")
-    assert done.returncode == 1 and "error: step 1: loss 5." in done.stderr
+    assert done.returncode == 1 and "error: rank 0 on node-0: step 1: loss 5." in done.stderr

@@ -1,10 +1,11 @@
 """
-The local engine: the workers of a run are processes on this machine.
+The local engine: the nodes of a run are agent processes on this machine, each with its workers.
 
-Starts one process for each rank, follows the ledger for whoever watches, and ends all when one dies. What to
-do about a death is not decided here: the run stops with the reason, and the same command resumes it.
+It starts the agents, brings back one that was lost after a while, as a repaired machine would come back, and
+hands Ctrl-C on. All decisions are the controller's.
 """
 
+import asyncio
 import fcntl
 import os
 import signal
@@ -12,49 +13,69 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
-from colossi.errors import RunError, TrainingFailed
+from colossi.engines.chaos import Chaos
+from colossi.engines.command import Command
+from colossi.engines.takeover import controller_of
+from colossi.errors import RunError
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
-from colossi.ledger.store import Ledger
+from colossi.spec import Spec
 
-POLL_SECONDS = 0.1
-# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
-# training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
-    "MALLOC_TRIM_THRESHOLD_": 8 << 30,
-    "MALLOC_TOP_PAD_": 256 << 20,
-}
-GRACE_SECONDS = 60.0  # after Ctrl-C: a step and a checkpoint must fit in
+REPAIR_SECONDS = 5.0  # a lost node comes back after so long
+END_SECONDS = 2.0  # agents that were told to quit have so long
+COME_BACK_SECONDS = 1.0  # agents of a controller that was killed find us in this time
 
 
-@dataclass(slots=True)
-class Interrupt:
-    """Ctrl-C, counted: once asks the workers to save and stop, twice ends them."""
-
-    asked: int = 0
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.asked += 1
-
-
-def run_workers(run: Run, workers: int, watch: Callable[[Event], None]) -> None:
-    """Train until the run is finished or stopped; every event of this incarnation goes to `watch`."""
+def run_here(run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None]) -> None:
+    """Train until the run is finished or stopped; every event from now on goes to `watch`."""
     with _alone(run.folder), run.ledger() as ledger:
-        incarnation = ledger.next_incarnation()
-        after = max((number for number, _ in ledger.events("run_started")), default=0)
-        rendezvous = run.folder / f"rendezvous-{incarnation}"
-        with ExitStack() as stack:
-            stack.callback(rendezvous.unlink, missing_ok=True)
-            interrupt = stack.enter_context(_listening())
-            processes = stack.enter_context(_processes(run, workers, incarnation, rendezvous))
-            codes = _follow(ledger, incarnation, after, processes, interrupt, watch)
-        _judge(run, ledger, incarnation, codes)
+        after = max((number for number, _ in ledger.events()), default=0)
+        controller, took_over = controller_of(ledger, spec, chaos)
+        command = Command(
+            run, ledger, controller, spec.cluster.workers_per_node, copy_ranks(spec), chaos=chaos
+        )
+        command.incarnation = ledger.next_incarnation() - 1
+        command.places = tuple(controller.run.world.nodes) if took_over else ()
+        nodes = Nodes(run, spec, command, time.monotonic() + (COME_BACK_SECONDS if took_over else 0))
+        command.restart = nodes.restart
+
+        def look() -> None:
+            nonlocal after
+            nodes.start_what_is_due()
+            for number, event in ledger.events(after=after):
+                after = number
+                watch(event)
+
+        try:
+            asyncio.run(_serve(command, look))
+        finally:
+            nodes.end()
+
+
+def copy_ranks(spec: Spec) -> int:
+    """Ranks that one copy of the model takes."""
+    return spec.layout.shard * spec.layout.expert * spec.layout.tensor
+
+
+async def _serve(command: Command, look: Callable[[], None]) -> None:
+    loop, asked = asyncio.get_running_loop(), 0
+
+    def ask() -> None:
+        """Once: save and stop. Twice: stop."""
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            command.stop_wanted("asked to stop")
+        else:
+            command.abandon("interrupted twice")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ask)
+    await command.serve(lambda: None, look)
 
 
 @contextmanager
@@ -70,103 +91,66 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listening() -> Iterator[Interrupt]:
-    interrupt = Interrupt()
-    previous = {n: signal.signal(n, interrupt.on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupt
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+@dataclass(slots=True)
+class Nodes:
+    """The agents of this machine: which are to be started, and when."""
 
+    run: Run
+    spec: Spec
+    command: Command
+    first: float  # [monotonic s] not before this
+    _due: dict[str, float] = field(default_factory=dict)
+    _spares: bool = False
+    _started: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-@contextmanager
-def _processes(
-    run: Run, workers: int, incarnation: int, rendezvous: Path
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The workers, in process groups of their own: Ctrl-C reaches them only through us; none survives."""
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for rank in range(workers):
-            place = KEEP_MEMORY | {
-                "RANK": rank,
-                "WORLD_SIZE": workers,
-                "LOCAL_RANK": rank,
-                "LOCAL_WORLD_SIZE": workers,
-                "INCARNATION": incarnation,
-                "RENDEZVOUS": rendezvous,
-                "GLOO_SOCKET_IFNAME": "lo",  # nothing listens beyond this machine
-                "OMP_WAIT_POLICY": "passive",  # a thread that waits must not keep a core from a worker
-            }
-            with (run.logs / f"rank-{rank}.log").open("ab") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "colossi.train", str(run.folder)],
-                        env=os.environ | {key: str(value) for key, value in place.items()},
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
-                )
-        yield processes
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+    def __post_init__(self) -> None:
+        self._due = {f"node-{n}": self.first for n in range(self.spec.cluster.nodes)}
 
+    def restart(self, node: str) -> None:
+        """It was lost; it will be back, and what is left of it is gone."""
+        self._kill(node)
+        self._due[node] = time.monotonic() + REPAIR_SECONDS
 
-def _follow(
-    ledger: Ledger,
-    incarnation: int,
-    after: int,
-    processes: list[subprocess.Popen[bytes]],
-    interrupt: Interrupt,
-    watch: Callable[[Event], None],
-) -> list[int | None]:
-    """Until all workers have ended well, or one has not; returns the exit codes of that moment."""
-    passed_on, deadline = 0, float("inf")
-    while True:
-        codes = [process.poll() for process in processes]
-        for number, event in ledger.events(after=after):
-            after = number
-            if event.incarnation == incarnation:
-                watch(event)
-        if any(codes) or all(code == 0 for code in codes) or time.monotonic() > deadline:
-            return codes
-        if interrupt.asked > passed_on:
-            passed_on = interrupt.asked
-            deadline = time.monotonic() + GRACE_SECONDS
-            for process in processes:
-                process.send_signal(signal.SIGTERM if passed_on == 1 else signal.SIGKILL)
-        time.sleep(POLL_SECONDS)
+    def start_what_is_due(self) -> None:
+        """Those that are not there already."""
+        now, cluster = time.monotonic(), self.spec.cluster
+        if self.command.step and not self._spares:  # they would only slow the others' beginning
+            self._spares = True
+            spares = range(cluster.nodes, cluster.nodes + cluster.spares)
+            self._due |= {f"node-{n}": now for n in spares}
+        for node in [node for node, when in self._due.items() if when <= now]:
+            del self._due[node]
+            if node not in self.command.agents:
+                self._start(node)
 
+    def _start(self, node: str) -> None:
+        """In a session of its own: Ctrl-C reaches it only through us, and it outlives a killed controller."""
+        cluster = self.spec.cluster
+        with (self.run.logs / f"{node}.log").open("ab") as log:
+            self._started[node] = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "colossi.engines.agent", str(self.run.folder), "--node", node),
+                    *("--workers", str(cluster.workers_per_node), "--share", str(cluster.nodes)),
+                    *("--interface", "lo"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
-def _judge(run: Run, ledger: Ledger, incarnation: int, codes: list[int | None]) -> None:
-    """Raise if the workers did not end well: by their own reason in the ledger, or by who died of what."""
-    if not any(codes):
-        return
-    failures = [event for _, event in ledger.events("failed") if event.incarnation == incarnation]
-    for event in failures:
-        if event.data.get("ours"):
-            why, _, hint = event.text("why").partition("\nhint: ")
-            raise TrainingFailed(why, hint)
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code is not None and code < 0]
-    if killed:  # a survivor's complaint about the lost connection is not the reason
-        rank, number = killed[0]
-        why = f"worker {rank} was killed by {signal.Signals(number).name}"
-        _record_failure(ledger, incarnation, why, rank)
-    else:
-        rank = next(rank for rank, code in enumerate(codes) if code)
-        first = failures[0].text("why") if failures else f"exit code {codes[rank]}"
-        why = f"worker {rank} failed: {first}"
-    log = run.logs / f"rank-{rank}.log"
-    raise TrainingFailed(why, f"its log is {log}; the same command resumes from the last checkpoint")
+    def end(self) -> None:
+        """The run is over: nothing of it stays behind."""
+        deadline = time.monotonic() + END_SECONDS
+        for node, agent in list(self._started.items()):
+            with suppress(subprocess.TimeoutExpired):
+                agent.wait(max(0.0, deadline - time.monotonic()))
+            self._kill(node)
 
-
-def _record_failure(ledger: Ledger, incarnation: int, why: str, rank: int) -> None:
-    ledger.append(
-        Event(time=time.time(), kind="failed", incarnation=incarnation, data={"why": why, "rank": rank})
-    )
+    def _kill(self, node: str) -> None:
+        """An agent, its standby and its workers are one group of processes."""
+        agent = self._started.pop(node, None)
+        if agent is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(agent.pid, signal.SIGKILL)
+            agent.wait()

@@ -16,6 +16,38 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 # kind -> the keys of its data and what they hold. Keys may be missing or more (a report says what it can
 # from what it finds), kinds may not.
 KINDS: dict[str, dict[str, str]] = {
+    # the controller's words
+    "controller_started": {"pid": "its process", "took_over": "whether the run was going on without one"},
+    "node_joined": {"node": "name", "rack": "where it stands, if known"},
+    "node_lost": {"node": "name", "why": "one line"},
+    "incarnation_started": {
+        "nodes": "list by place",
+        "buddies": "list by place: who keeps copies of its snapshots",
+        "replicate": "copies of the model",
+        "workers": "in this world",
+        "spares": "idle workers beside it",
+        "missing": "workers that the spec asks for and this world has not",
+        "restore": "the step to go on from; -1 for what is on disk",
+        "reason": "why the one before ended; empty at first",
+    },
+    "fault": {
+        "cause": "one line, e.g. worker 1 killed by SIGKILL",
+        "node": "where",
+        "rank": "whose, if it was a worker",
+        "seconds_to_detect": "from the last sign of life to this event [s]",
+    },
+    "workers_stopped": {},
+    "waiting": {"node": "if it is about one", "why": "there are too few nodes"},
+    "promoted": {"node": "the spare that now trains", "why": "one line"},
+    "shrunk": {"node": "that is gone", "why": "one line"},
+    "grown": {"node": "that has come", "why": "one line"},
+    "straggler": {"node": "that is slower than its peers", "why": "one line"},
+    "corrupted": {"node": "where weights went wrong", "rank": "whose", "why": "one line"},
+    "quarantined": {"node": "that is not used again", "why": "one line"},
+    "refused": {"peer": "that came without the token", "why": "one line"},
+    "chaos": {"fault": "what was done on purpose"},
+    "gave_up": {"why": "the run cannot go on"},
+    # the words of rank 0
     "run_started": {
         "world": "ranks",
         "workers": "processes that train; as a rule one for each rank",
@@ -28,6 +60,12 @@ KINDS: dict[str, dict[str, str]] = {
         "tokens_per_step": "in the global batch",
         "layout": "axis -> size, e.g. {replicate: 2, shard: 1}",
     },
+    "restored": {
+        "from_step": "the last step in what was restored",
+        "source": "memory, buddy, disk, or start where there was nothing",
+        "seconds": "that it took [s]",
+    },
+    "resumed": {"from_step": "the last step in the checkpoint that was loaded", "source": "disk"},
     "step_done": {
         "loss": "of the global batch, cross-entropy per token [nat]",
         "tokens": "in the global batch",
@@ -39,6 +77,8 @@ KINDS: dict[str, dict[str, str]] = {
         "router_max": "the largest router logit; above 3 the router saturates",
         "expert_load": "list: share of the tokens that each expert got, mean over layers",
         "stall_seconds": "spent waiting for a checkpoint copy, inside or beside `seconds` [s]",
+        "snapshot_seconds": "spent waiting for a snapshot, inside `seconds` [s]",
+        "busy_seconds": "list by rank: own work, without waiting for others [s]",
     },
     "checkpoint_begun": {},
     "checkpoint_complete": {
@@ -48,13 +88,10 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "checkpoint_failed": {"why": "one line"},
     "checkpoint_damaged": {"folder": "that was skipped", "why": "one line"},
-    "resumed": {
-        "from_step": "the last step in what was loaded",
-        "source": "disk (later: memory, buddy)",
-    },
+    "failed": {"why": "one line: a worker's own words, or the error that ended the run", "rank": "if known"},
     "stopped": {"why": "on purpose and cleanly: Ctrl-C, a time limit"},
-    "failed": {"why": "one line", "rank": "where, if known"},
     "finished": {},
+    # beside training
     "evaluated": {"task": "name", "questions": "how many", "accuracy": "share that was right, 0 to 1"},
     "data_prepared": {"tokens": "in the shards", "samples": "in the shards", "seconds": "spent on it [s]"},
 }

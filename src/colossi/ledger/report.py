@@ -2,16 +2,15 @@
 What the ledger says about a run: losses, speed, goodput, and where the time went.
 
 `report(events)` is a pure function; it works alike for a real run, a simulated one and one that still
-goes on. `clock.py` gives each second of the wall time to one part; here the rest is counted.
+goes on. `clock.py` gives each second of each worker to one part; here the rest is counted.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from colossi.ledger.clock import BESIDE, ENDS, Account, account
+from colossi.ledger.clock import BEGINS, BESIDE, ENDS, Account, Interruption, Span, account
 from colossi.ledger.events import Event
 
 
@@ -24,20 +23,13 @@ class Incarnation:
     ended: float  # [unix s] its last sign of life
     first_step: int | None  # None: it never finished a step
     last_step: int | None
-    end: str  # finished, stopped, failed; lost: the next one followed without a word; "" while it goes on
+    from_step: int | None  # the last step in what it restored
+    source: str  # of what it restored: memory, buddy, disk, start; "" where the ledger does not say
+    end: str  # finished, stopped, gave_up; interrupted; "" while it goes on
     why: str
     workers: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interruption:
-    """One end that nobody asked for, and what it cost."""
-
-    incarnation: int  # the one that ended
-    step: int | None  # the last one that it had done
-    cause: str
-    rank: int | None
-    seconds: Mapping[str, float]  # part -> [s]: down, startup and recomputation until the run was back
+    missing: int | None  # workers that the spec asks for and that were not there
+    spares: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +50,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A run in numbers. `time` has each second of `wall_seconds` in one part; paused time is in neither."""
+    """A run in numbers. `time` has each of the `worker_seconds` in one part; paused time is in none.
+
+    Spares are paid for, so they count in the goodput. ETTR is the effective training time ratio: it asks only
+    whether the run got on, with however many workers.
+    """
 
     steps: int  # the highest step done
     goal: int | None
@@ -66,16 +62,19 @@ class Report:
     tokens: int  # in steps that count, so not those done again
     tokens_per_second: float | None  # over productive time
     mfu: float | None
-    goodput: float | None  # productive / wall
+    goodput: float | None  # productive worker-seconds / all of them
+    ettr: float | None  # productive wall time / wall time
     wall_seconds: float
+    worker_seconds: float  # of all that were paid for: those that trained, those missing, spares
     paused_seconds: float  # between an end on purpose and the next start
-    time: Mapping[str, float]
+    time: Mapping[str, float]  # part -> worker-seconds
     final_loss: float | None
     best_loss: float | None
     evaluations: tuple[Evaluation, ...]
     checkpoints: tuple[Checkpoint, ...]
     incarnations: tuple[Incarnation, ...]
     interruptions: tuple[Interruption, ...]
+    timeline: tuple[Span, ...]  # of the wall time, without pauses
     run: Mapping[str, Any]  # what the newest run_started said: world, layout, parameters, ...
 
     def as_json(self) -> dict[str, Any]:
@@ -92,25 +91,27 @@ def report(events: Iterable[Event]) -> Report:
     lowest = [loss for _, loss in losses if math.isfinite(loss)]
     started = [event for event in history if event.kind == "run_started"]
     goal = started[-1].whole("steps") if started else None
-    wall = math.fsum(spent.parts.values())
-    productive = spent.parts["productive"]
+    workers = math.fsum(spent.parts.values())
     return Report(
         steps=max((event.step or 0 for event in history if event.kind == "step_done"), default=0),
         goal=goal,
         losses=losses,
         tokens=spent.tokens,
-        tokens_per_second=spent.tokens / productive if productive > 0 else None,
+        tokens_per_second=spent.tokens / spent.productive if spent.productive > 0 else None,
         mfu=spent.flops / spent.peak_flops if spent.peak_flops > 0 else None,
-        goodput=productive / wall if wall > 0 else None,
-        wall_seconds=wall,
+        goodput=spent.parts["productive"] / workers if workers > 0 else None,
+        ettr=spent.productive / spent.wall if spent.wall > 0 else None,
+        wall_seconds=spent.wall,
+        worker_seconds=workers,
         paused_seconds=spent.paused,
         time=spent.parts,
         final_loss=losses[-1][1] if losses else None,
         best_loss=min(lowest, default=None),
         evaluations=_evaluations(history),
         checkpoints=_checkpoints(history),
-        incarnations=_incarnations(history),
-        interruptions=_interruptions(history, spent),
+        incarnations=_incarnations(history, spent),
+        interruptions=tuple(spent.interruptions),
+        timeline=tuple(spent.timeline),
         run=dict(started[-1].data) if started else {},
     )
 
@@ -154,50 +155,35 @@ def _checkpoints(history: Sequence[Event]) -> tuple[Checkpoint, ...]:
     )
 
 
-def _incarnations(history: Sequence[Event]) -> tuple[Incarnation, ...]:
+def _incarnations(history: Sequence[Event], spent: Account) -> tuple[Incarnation, ...]:
     lives: dict[int, list[Event]] = {}
     for event in history:
-        if event.kind == "run_started" or event.incarnation in lives:
+        if event.kind in BEGINS or event.incarnation in lives:
             lives.setdefault(event.incarnation, []).append(event)
-    newest = max(lives, default=0)
-    return tuple(_life(number, lives[number], number == newest) for number in sorted(lives))
+    causes = {each.incarnation: each.cause for each in reversed(spent.interruptions)}
+    return tuple(_life(number, lives[number], causes.get(number)) for number in sorted(lives))
 
 
-def _life(number: int, events: Sequence[Event], newest: bool) -> Incarnation:
-    ends = [event for event in events if event.kind in ENDS]
+def _life(number: int, events: Sequence[Event], cause: str | None) -> Incarnation:
+    """`cause`: what interrupted it, if anything did."""
+    start = events[0]
     steps = [event.step for event in events if event.kind == "step_done" and event.step is not None]
-    alive = [event.time for event in events if event.kind not in BESIDE]
+    restored = next((event for event in events if event.kind in ("restored", "resumed")), None)
+    end = next((event for event in events if event.kind in ENDS), None)
     return Incarnation(
         number=number,
-        started=events[0].time,
-        ended=max(alive),
+        started=start.time,
+        ended=max(event.time for event in events if event.kind not in BESIDE),
         first_step=steps[0] if steps else None,
         last_step=steps[-1] if steps else None,
-        end=ends[0].kind if ends else "" if newest else "lost",
-        why=ends[0].text("why") if ends else "",
-        workers=events[0].whole("workers"),
+        from_step=restored.whole("from_step") if restored else None,
+        source=restored.text("source") if restored else "",
+        end=end.kind if end else "" if cause is None else "interrupted",
+        why=end.text("why") if end else cause or "",
+        workers=start.whole("workers"),
+        missing=start.whole("missing"),
+        spares=start.whole("spares"),
     )
-
-
-def _interruptions(history: Sequence[Event], spent: Account) -> tuple[Interruption, ...]:
-    failures = [event for event in history if event.kind == "failed"]
-    ranks = {event.incarnation: event.whole("rank") for event in reversed(failures)}
-    lives = _incarnations(history)
-    found = []
-    for life, after in itertools.zip_longest(lives, lives[1:]):
-        if life.end not in ("failed", "lost"):
-            continue
-        cost = spent.restarts.get(after.number, {}) if after else {}
-        found.append(
-            Interruption(
-                incarnation=life.number,
-                step=life.last_step,
-                cause=life.why or "ended without a word",
-                rank=ranks.get(life.number),
-                seconds=cost,
-            )
-        )
-    return tuple(found)
 
 
 def _finite(value: Any) -> Any:

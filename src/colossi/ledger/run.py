@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "layout": None,
     "checkpoint": None,
     "cluster": None,
+    "kubernetes": None,
     "training": {"steps", "tokens", "loss_limit", "compile"},
 }
 

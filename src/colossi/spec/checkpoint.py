@@ -10,3 +10,8 @@ class CheckpointSpec(Table):
 
     every: int = Field(default=100, ge=0, description="steps between checkpoints; 0 saves at the end only")
     keep: int = Field(default=2, ge=1, description="complete checkpoints to keep")
+    snapshot_every: int = Field(
+        default=1,
+        ge=0,
+        description="steps between snapshots in memory, from which a run goes on after a failure; 0 for none",
+    )

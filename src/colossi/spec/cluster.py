@@ -12,6 +12,12 @@ class ClusterSpec(Table):
 
     nodes: int = Field(default=1, ge=1, description="machines; the local engine runs them all on this one")
     workers_per_node: int = Field(default=1, ge=1, description="processes on a node, one for each GPU")
+    spares: int = Field(
+        default=0, ge=0, description="further nodes that stand by, to take the place of one that is lost"
+    )
+    engine: Literal["local", "slurm"] = Field(
+        default="local", description="who gives the nodes: this machine, or Slurm"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where there is one, else cpu"
     )

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
+from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
 from colossi.spec.read import preset_names
@@ -57,6 +58,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[layout]": LayoutSpec,
     "[checkpoint]": CheckpointSpec,
     "[cluster]": ClusterSpec,
+    "[kubernetes]": KubernetesSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -75,6 +77,8 @@ EXAMPLES = {
     "[layout]": "[layout]\nexpert = 2\nmicro_batch = 16",
     "[checkpoint]": "[checkpoint]\nevery = 50\nkeep = 3",
     "[cluster]": "[cluster]\nworkers_per_node = 2",
+    "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
+    'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }
 
 

@@ -14,6 +14,7 @@ from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
 from colossi.spec.fit import divisors_near, multiples_near
+from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.table import Table
@@ -33,6 +34,7 @@ class Spec(Table):
     layout: LayoutSpec = LayoutSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     cluster: ClusterSpec = ClusterSpec()
+    kubernetes: KubernetesSpec | None = None
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

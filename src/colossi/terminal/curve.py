@@ -1,5 +1,5 @@
 """
-The loss curve, as characters for a terminal and as one HTML file that needs no network.
+The loss curve, as characters for a terminal and, with the timeline, as one HTML file that needs no network.
 
 Both draw (step, loss) pairs; which of two incarnations counts for a step done twice was decided in the
 report. Marks are steps: where an incarnation began, where a checkpoint was complete.
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import plotext  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 from rich.text import Text
 
 from colossi.ledger.report import Report
+from colossi.terminal import timeline
 
 HIGHEST = 1e12  # a loss above it would only flatten the rest
 
@@ -50,24 +52,18 @@ def draw(losses: Points, *, width: int, height: int, until: int | None = None, l
 
 
 def html(report: Report, name: str) -> str:
-    """A page with the curve: zoom, hover, a switch between linear and logarithmic; plotly is inside it."""
-    figure = go.Figure(
-        go.Scatter(
-            x=[step for step, _ in report.losses],
-            y=[loss for _, loss in report.losses],
-            mode="lines",
-            name="loss",
-            line={"color": "#0e7490", "width": 2},
-            hovertemplate="step %{x:,}<br>loss %{y:.5f}<extra></extra>",
-        )
-    )
-    figure.add_trace(_checkpoint_marks(report))
+    """The curve, and the timeline below: zoom, hover, a logarithmic scale; plotly is inside the page."""
+    figure = make_subplots(rows=2, cols=1, row_heights=[0.75, 0.25], vertical_spacing=0.12)
+    figure.add_trace(_curve(report), row=1, col=1)
+    figure.add_trace(_checkpoint_marks(report), row=1, col=1)
     for life in report.incarnations[1:]:
         if life.first_step is not None:
             _mark_incarnation(figure, life.first_step, life.number)
+    timeline.add_to(figure, report, row=2)
     figure.update_layout(
         title=f"{name}: loss",
         template="plotly_white",
+        barmode="overlay",
         xaxis={"title": "step", "rangemode": "tozero"},
         yaxis={"title": "loss (nat per token)"},
         legend={"orientation": "h", "y": 1.08, "x": 1, "xanchor": "right"},
@@ -80,6 +76,17 @@ def html(report: Report, name: str) -> str:
 def save_html(report: Report, path: Path, name: str) -> None:
     """Write the page, 5 MB as plotly is in it."""
     path.write_text(html(report, name), encoding="utf-8")
+
+
+def _curve(report: Report) -> go.Scatter:
+    return go.Scatter(
+        x=[step for step, _ in report.losses],
+        y=[loss for _, loss in report.losses],
+        mode="lines",
+        name="loss",
+        line={"color": "#0e7490", "width": 2},
+        hovertemplate="step %{x:,}<br>loss %{y:.5f}<extra></extra>",
+    )
 
 
 def _checkpoint_marks(report: Report) -> go.Scatter:
@@ -100,6 +107,8 @@ def _mark_incarnation(figure: go.Figure, step: int, number: int) -> None:
         x=step,
         line={"color": "#9ca3af", "dash": "dot", "width": 1},
         annotation={"text": f"incarnation {number}", "font": {"size": 11, "color": "#6b7280"}},
+        row=1,
+        col=1,
     )
 
 

@@ -28,7 +28,7 @@ from colossi.terminal.state import RunState, advance
 REDRAWS = 2  # per second; a picture takes 7 ms of a core that training could use
 SHORTEST_BAR = 8  # columns
 NARROW = 74  # columns; below, the experts go under the numbers
-END_STYLES = {"finished": "bold green", "stopped": "bold yellow", "failed": "bold red"}
+END_STYLES = {"finished": "bold green", "stopped": "bold yellow", "gave_up": "bold red"}
 
 
 class Display:
@@ -116,8 +116,14 @@ def _header(state: RunState) -> Text:
     if axes:
         words.append(" x ".join(axes))
     if start.get("workers"):
-        words.append(f"{start['workers']} worker{'s' if start['workers'] != 1 else ''}")
+        words.append(f"{start['workers']} worker{'s' if start['workers'] != 1 else ''}{_beside(state)}")
     return Text("  ·  ".join(words) or "starting", style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _beside(state: RunState) -> str:
+    """Workers that are missing, and those that wait for their turn."""
+    missing, spares = state.world.get("missing"), state.world.get("spares")
+    return (f", {missing} missing" if missing else "") + (f", {spares} spare" if spares else "")
 
 
 def _progress(state: RunState, now: float, width: int) -> RenderableType:
@@ -127,7 +133,7 @@ def _progress(state: RunState, now: float, width: int) -> RenderableType:
         (f"{math.floor(100 * state.done)}%  " if state.goal else "", "bold"),
         f"{state.step:,}{goal}",
         ("" if left is None or state.end else f"  {duration(left)} left", "dim"),
-        (f"  {state.end}" if state.end else "", END_STYLES.get(state.end, "")),
+        (f"  {state.end.replace('_', ' ')}" if state.end else "", END_STYLES.get(state.end, "")),
         no_wrap=True,
         overflow="ellipsis",
     )

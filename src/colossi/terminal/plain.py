@@ -25,10 +25,16 @@ class Printer:
 
     def update(self, state: RunState, event: Event) -> None:
         """`state` is the one after `event`."""
-        words = sentence(event)
-        if event.kind == "step_done" and due(state.step, state.goal, event.time - self._spoken):
+        if event.kind != "step_done":
+            self._say(sentence(event))
+            return
+        if state.note and state.noted == event.time:
+            self._say(state.note)  # it is back after an interruption
+        if due(state.step, state.goal, event.time - self._spoken):
             self._spoken = event.time
-            words = line(state)
+            self._say(line(state))
+
+    def _say(self, words: str) -> None:
         if words:
             self._out.write(words + "\n")
             self._out.flush()

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from colossi.ledger.clock import CHANGES, ENDS
 from colossi.ledger.events import Event
+from colossi.terminal.numerals import duration
 from colossi.terminal.trace import Trace
 
 WINDOW = 20  # steps over which speeds are averaged
@@ -26,12 +28,24 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What keeps the run from its next step."""
+
+    cause: str
+    incarnation: int  # that it ended
+    step: int  # the last one done
+    since: float  # [unix s] the last sign of life
+    known: float  # [unix s]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """All that `live.render` and `plain.line` show."""
 
     name: str
     goal: int | None = None
     start: Mapping[str, Any] = field(default_factory=dict)  # the data of the newest run_started
+    world: Mapping[str, Any] = field(default_factory=dict)  # the data of the newest incarnation_started
     incarnation: int = 0
     step: int = 0
     last: Event | None = None  # the newest step_done
@@ -40,9 +54,10 @@ class RunState:
     paces: tuple[Pace, ...] = ()
     checkpoint: int | None = None  # the newest complete one
     saving: int | None = None  # the one being written
+    trouble: Trouble | None = None
     note: str = ""  # the last thing that happened beside steps
     noted: float = 0.0  # [unix s]
-    end: str = ""  # finished, stopped or failed; "" while it goes on
+    end: str = ""  # finished, stopped or gave_up; "" while it goes on
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -80,31 +95,59 @@ class RunState:
 
 def advance(state: RunState, event: Event) -> RunState:
     """The state after the event."""
-    if event.kind == "run_started":
-        return _started(state, event)
-    if event.kind == "step_done":
-        return _stepped(state, event)
-    if event.kind == "resumed":
-        state = _gone_back(state, event.whole("from_step") or 0)
-    if event.kind == "checkpoint_begun":
-        return replace(state, saving=event.step)
-    if event.kind == "checkpoint_complete":
-        return replace(state, checkpoint=event.step, saving=None)
-    if event.kind == "checkpoint_failed":
-        state = replace(state, saving=None)
-    if event.kind in ("finished", "stopped", "failed"):
-        state = replace(state, end=event.kind)
-    return replace(state, note=sentence(event), noted=event.time)
+    match event.kind:
+        case "step_done":
+            return _stepped(state, event)
+        case "run_started":
+            state = _started(state, event)
+        case "incarnation_started":
+            state = _formed(state, event)
+        case "fault":
+            silence = event.number("seconds_to_detect") or 0.0
+            state = _in_trouble(state, event, event.text("cause"), event.time - silence)
+        case kind if kind in CHANGES and state.last:
+            state = _in_trouble(state, event, sentence(event), state.last.time)
+        case "resumed":
+            state = _gone_back(state, event)
+            state = replace(state, checkpoint=state.step or state.checkpoint)
+        case "restored":
+            state = _gone_back(state, event)
+        case "checkpoint_begun":
+            state = replace(state, saving=event.step)
+        case "checkpoint_complete":
+            state = replace(state, checkpoint=event.step, saving=None)
+        case "checkpoint_failed":
+            state = replace(state, saving=None)
+        case kind if kind in ENDS:
+            state = replace(state, end=kind, trouble=None)
+    return _noted(state, event, sentence(event))
 
 
 def sentence(event: Event) -> str:
-    """What happened, in words; empty for a step and for what a step already shows."""
+    """What happened, in words; empty for a step and for what a step or another sentence already shows."""
     at = "" if event.step is None else f" at step {event.step}"
-    why, rank = event.text("why"), event.number("rank")
+    why, node, rank = event.text("why"), event.text("node"), event.whole("rank")
     match event.kind:
         case "run_started":
-            workers = f"started with {event.text('workers') or '?'} workers"
-            return workers if event.incarnation <= 1 else f"incarnation {event.incarnation} {workers}"
+            workers = event.text("workers") or "?"
+            words = f"started with {workers} worker{'' if workers == '1' else 's'}"
+            return words if event.incarnation <= 1 else f"incarnation {event.incarnation} {words}"
+        case "controller_started":
+            return "a new controller took over" if event.data.get("took_over") else ""
+        case "fault":
+            return _at(event.text("cause"), event.step)
+        case "promoted" | "quarantined":
+            return f"{node} {event.kind}: {why}"
+        case "shrunk" | "grown" | "waiting":
+            return f"{event.kind}: {why}"
+        case "straggler":
+            return f"{node} is slow: {why}"
+        case "corrupted":
+            return f"{node}{'' if rank is None else f', rank {rank}'} corrupted{at}: {why}"
+        case "chaos":
+            return f"chaos: {event.text('fault')}"
+        case "refused":
+            return f"{event.text('peer')} refused: {why}"
         case "resumed":
             return f"resumed from step {event.text('from_step')} ({event.text('source')})"
         case "checkpoint_failed":
@@ -114,7 +157,9 @@ def sentence(event: Event) -> str:
         case "stopped":
             return f"stopped{at}: {why}"
         case "failed":
-            return f"failed{at}{'' if rank is None else f' on rank {rank:.0f}'}: {why}"
+            return f"failed{at}{'' if rank is None else f' on rank {rank}'}: {why}"
+        case "gave_up":
+            return f"gave up{at}: {why}"
         case "finished":
             return f"finished{at}"
         case "evaluated":
@@ -122,6 +167,15 @@ def sentence(event: Event) -> str:
             return f"{event.text('task')}: {accuracy:.1%} of {questions:.0f} questions right"
         case _:
             return ""
+
+
+def _at(cause: str, step: int | None) -> str:
+    """`worker 1 killed by SIGKILL at step 20`; some causes say themselves at which step."""
+    return cause if step is None or "at step" in cause else f"{cause} at step {step}"
+
+
+def _noted(state: RunState, event: Event, words: str) -> RunState:
+    return replace(state, note=words, noted=event.time) if words else state
 
 
 def _started(state: RunState, event: Event) -> RunState:
@@ -134,15 +188,33 @@ def _started(state: RunState, event: Event) -> RunState:
         paces=(),
         saving=None,
         end="",
-        note=sentence(event),
-        noted=event.time,
     )
+
+
+def _formed(state: RunState, event: Event) -> RunState:
+    return replace(state, world=dict(event.data), incarnation=event.incarnation, paces=(), end="")
+
+
+def _in_trouble(state: RunState, event: Event, cause: str, since: float) -> RunState:
+    """The first cause stays until there is a step again; a run that has ended is in no trouble."""
+    if state.trouble or state.end:
+        return state
+    trouble = Trouble(
+        cause=cause, incarnation=event.incarnation, step=state.step, since=since, known=event.time
+    )
+    return replace(state, trouble=trouble)
 
 
 def _stepped(state: RunState, event: Event) -> RunState:
     step, loss = event.step or state.step + 1, event.number("loss")
     seconds = (event.number("seconds") or 0.0) + (event.number("stall_seconds") or 0.0)
     pace = Pace(time=event.time, seconds=seconds, tokens=event.number("tokens") or 0.0)
+    began, trouble = event.time - seconds, state.trouble
+    if trouble and event.incarnation > trouble.incarnation:
+        state = _noted(state, event, _back(trouble, began, step))
+        trouble = None
+    elif trouble:  # noted just after the fault; or a fault that training outlives, such as a spare's
+        trouble = replace(trouble, step=step) if began < trouble.known else None
     return replace(
         state,
         step=step,
@@ -151,7 +223,16 @@ def _stepped(state: RunState, event: Event) -> RunState:
         losses=state.losses if loss is None else state.losses.add(step, float(loss)),
         best=_lower(state.best, loss),
         paces=(*state.paces, pace)[-WINDOW:],
+        trouble=trouble,
     )
+
+
+def _back(trouble: Trouble, began: float, step: int) -> str:
+    """What had happened, how long the run was away until this step began, and what it has to do again."""
+    again = trouble.step - step + 1
+    lost = "nothing lost" if again <= 0 else f"{again} step{'s' if again > 1 else ''} done again"
+    away = duration(began - trouble.since)
+    return f"{_at(trouble.cause, trouble.step)}; back at step {step} after {away}, {lost}"
 
 
 def _lower(best: float | None, loss: float | None) -> float | None:
@@ -160,11 +241,6 @@ def _lower(best: float | None, loss: float | None) -> float | None:
     return loss if best is None else min(best, loss)
 
 
-def _gone_back(state: RunState, step: int) -> RunState:
-    return replace(
-        state,
-        step=step,
-        losses=state.losses.before(step + 1),
-        checkpoint=step or state.checkpoint,
-        paces=(),
-    )
+def _gone_back(state: RunState, event: Event) -> RunState:
+    step = event.whole("from_step") or 0
+    return replace(state, step=step, losses=state.losses.before(step + 1), paces=())

@@ -1,8 +1,8 @@
 """
 What `colossi report RUN` prints: a Report in one screen.
 
-Losses by step, speed, goodput, where the time went as bars, what was interrupted, and the scores. It only
-draws; every number is the report's.
+Losses by step, speed, goodput, where the time of all workers went as bars, what was interrupted and when, and
+the scores. It only draws; every number is the report's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from colossi.ledger.clock import PARTS
-from colossi.ledger.report import Interruption, Report
-from colossi.terminal import curve
+from colossi.ledger.clock import PARTS, Interruption
+from colossi.ledger.report import Report
+from colossi.terminal import curve, timeline
 from colossi.terminal.numerals import count, decimal, duration, size
 
 ROWS = 8  # of the table of losses
 CURVE_ROWS = 9
-STYLES = {"productive": "green", "recomputation": "red", "down": "red", "checkpoint": "yellow"}
+STYLES = {"productive": "green"} | {part: style for part, (style, _) in timeline.COLOURS.items()}
 
 
 def render(report: Report, name: str, width: int = 80) -> RenderableType:
@@ -35,7 +35,8 @@ def render(report: Report, name: str, width: int = 80) -> RenderableType:
         ]
     parts += [Text("where the time went", style="bold"), _time(report.time, inner)]
     if report.interruptions:
-        parts += [Text(), Text("interruptions", style="bold"), _interruptions(report.interruptions)]
+        parts += [Text(), Text("interruptions", style="bold"), timeline.draw(report, inner)]
+        parts += [Text(), _interruptions(report.interruptions)]
     if report.evaluations:
         parts += [Text(), Text("evaluations", style="bold"), _evaluations(report)]
     return Panel(
@@ -57,6 +58,7 @@ def _headline(report: Report) -> Table:
         ("loss", _loss(report.final_loss), "best", _loss(report.best_loss)),
         ("speed", _known(report.tokens_per_second, "{:,.0f} tok/s"), "MFU", _known(report.mfu, "{:.1%}")),
         ("goodput", _known(report.goodput, "{:.1%}"), "wall", duration(report.wall_seconds) + paused),
+        ("ETTR", _known(report.ettr, "{:.1%}"), "of all workers", duration(report.worker_seconds)),
         (
             "saved",
             f"step {saved.step:,}, {size(saved.bytes)}" if saved else "nothing",
@@ -92,8 +94,8 @@ def spread(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, fl
 
 
 def _time(parts: Mapping[str, float], width: int) -> Table:
-    """A bar for each part that took any time, of the wall time."""
-    wall = sum(parts.values())
+    """A bar for each part that took any time, of the time of all workers."""
+    whole = sum(parts.values())
     room = max(10, width - 34)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -101,7 +103,7 @@ def _time(parts: Mapping[str, float], width: int) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     for part in PARTS:
-        share = parts[part] / wall if wall > 0 else 0.0
+        share = parts[part] / whole if whole > 0 else 0.0
         if parts[part] > 0:
             table.add_row(
                 part, duration(parts[part]), f"{share:.1%}", Text(bar(share, room), STYLES.get(part, "cyan"))
@@ -122,11 +124,16 @@ def _interruptions(found: Sequence[Interruption]) -> Table:
     table.add_column(no_wrap=True, justify="right")
     for one in found[:ROWS]:
         at = "before the first step" if one.step is None else f"after step {one.step:,}"
-        rank = "" if one.rank is None else f" (rank {one.rank})"
-        table.add_row(at, f"{one.cause}{rank}", f"{duration(sum(one.seconds.values()))} lost")
+        table.add_row(at, f"{one.cause}{_where(one)}", f"{duration(sum(one.seconds.values()))} lost")
     if len(found) > ROWS:
         table.add_row(f"and {len(found) - ROWS} more", "", "")
     return table
+
+
+def _where(one: Interruption) -> str:
+    """The node, or else the rank, unless the cause names it."""
+    where = one.node or ("" if one.rank is None else f"rank {one.rank}")
+    return f" ({where})" if where not in one.cause else ""
 
 
 def _evaluations(report: Report) -> Table:

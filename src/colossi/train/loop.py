@@ -1,22 +1,20 @@
 """
-The training loop of one rank, from its run folder: fetch, forward, backward, step, record, save.
+The training loop of one rank, from its run folder: fetch, forward, backward, step, record, snapshot, save.
 
 Rank 0 writes what happens into the ledger; all ranks take the same decisions at the same steps, as they see
 the same sums. The state of a run is (weights, optimizer, step): the data of step s follows from s alone.
 """
 
-import signal
+import contextlib
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed import ProcessGroup
 
 from colossi.data.corpus import Batch, Corpus
 from colossi.errors import CheckpointFailed, TrainingFailed
@@ -28,27 +26,25 @@ from colossi.spec.size import count_parameters, flops_per_token
 from colossi.spec.spec import Spec, data_parallel
 from colossi.train.checkpoint import Found, Saved, Saver, load_into, newest_whole
 from colossi.train.diagnosis import where_it_broke
+from colossi.train.faults import Faults
+from colossi.train.link import CHECKPOINT, SAVE_AND_STOP, Link, Order
 from colossi.train.mesh import AXES, World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import DTYPES, build_model
 from colossi.train.peak import world_peak
-from colossi.train.step import StepResult, forward_backward
+from colossi.train.snapshot import Manifest, Snapshots, Source, map_region, restore
+from colossi.train.step import StepResult, Wishes, forward_backward
 
 Record = Callable[..., None]  # kind, step, and the data of an event
 
 
-@dataclass(slots=True)
-class Stop:
-    """Set by a signal; the ranks agree on it at the end of a step."""
+class Corrupted(Exception):
+    """Copies of the same weights differed after `step`; this rank had these fingerprints."""
 
-    wanted: bool = False
-
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = True
+    def __init__(self, snapshots: Snapshots) -> None:
+        super().__init__(f"copies of the weights differ after step {snapshots.step}")
+        self.step = snapshots.step
+        self.fingerprint = (snapshots.gradient, snapshots.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,13 @@ class Training:
     optimizer: Optimizer
     saver: Saver
     record: Record
+    link: Link | None  # None under torchrun: nobody to tell, no snapshots
+    snapshots: Snapshots | None
+    faults: Faults
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, by name."""
-        weights = {f"model.{name}": p.detach() for name, p in self.grok.named_parameters()}
-        return weights | self.optimizer.state()
+        return _state(self.grok, self.optimizer)
 
     def batch(self, step: int) -> Batch:
         """This rank's rows of the global batch of a step, counted from 1."""
@@ -77,35 +75,62 @@ class Training:
         return self.corpus.batch(step - 1, total, slice(first, first + share))
 
 
-def train(run: Run, rank: int, ranks: int, device: torch.device, incarnation: int) -> None:
-    """Train the run to its end, from the newest whole checkpoint if it has one."""
+def train(run: Run, order: Order, device: torch.device, link: Link | None) -> None:
+    """One rank's part of an incarnation: to the run's end, or until somebody asks to stop."""
     spec = run.spec()
-    stop = Stop()
-    stop.listen()
+    spec = spec.model_copy(update={"layout": spec.layout.model_copy(update={"replicate": order.replicate})})
     with run.ledger() as ledger:
-        record = _recorder(ledger, incarnation) if rank == 0 else _say_nothing
-        group = dist.new_group(backend="gloo") if ranks > 1 else None
-        training = _set_up(run, spec, ranks, device, group, record)
-        start = _resume(training, run, ranks)
+        record = _recorder(ledger, order.incarnation) if order.rank == 0 else _say_nothing
+        training = _set_up(run, spec, order, device, record, link, _known_peak(ledger, order))
+        start = _restore(training, run, order)
         try:
-            _run_steps(training, start, stop)
+            _run_steps(training, start, order)
+        except BaseException:
+            if link is not None:
+                link.ending()
+            raise
         finally:
+            if training.snapshots is not None:
+                training.snapshots.close()
             training.saver.wait()
 
 
+def _known_peak(ledger: Ledger, order: Order) -> float:
+    """FLOP/s of all workers, as an earlier incarnation has measured them; 0 if none has."""
+    if order.rank != 0:
+        return 0.0
+    known = [e for _, e in ledger.events("run_started") if e.number("peak_flops") and e.whole("world")]
+    return (
+        (known[-1].number("peak_flops") or 0.0) * order.ranks / (known[-1].whole("world") or 1)
+        if known
+        else 0.0
+    )
+
+
 def _set_up(
-    run: Run, spec: Spec, ranks: int, device: torch.device, group: ProcessGroup | None, record: Record
+    run: Run,
+    spec: Spec,
+    order: Order,
+    device: torch.device,
+    record: Record,
+    link: Link | None,
+    peak: float,
 ) -> Training:
     assert spec.training is not None
-    world = World.make(spec.layout, device, ranks)
-    peak = world_peak(device, DTYPES[spec.training.precision], ranks)
-    grok = build_model(spec, world)
+    world = World.make(spec.layout, device, order.ranks)
+    group = dist.new_group(backend="gloo") if order.ranks > 1 else None
+    if link is not None:
+        link.connected()
+    if order.restore < 0:  # an incarnation that restores from memory is in a hurry, and its peak is known
+        peak = world_peak(device, DTYPES[spec.training.precision], order.ranks)
+    grok = build_model(spec, world, with_values=order.restore < 0)
+    optimizer = Optimizer(grok, spec.training)
     parameters = count_parameters(spec.model)
     record(
         "run_started",
         None,
-        world=ranks,
-        workers=ranks,
+        world=order.ranks,
+        workers=order.ranks,
         hostname=socket.gethostname(),
         parameters=parameters.total,
         active_parameters=parameters.active,
@@ -120,20 +145,64 @@ def _set_up(
         world=world,
         corpus=Corpus.open(run.corpus_folder()),
         grok=grok,
-        optimizer=Optimizer(grok, spec.training),
+        optimizer=optimizer,
         saver=Saver(run.checkpoints, spec.checkpoint.keep, group),
         record=record,
+        link=link,
+        snapshots=_snapshots(grok, optimizer, spec, order, link),
+        faults=Faults(link.faults if link else None),
     )
 
 
-def _resume(training: Training, run: Run, ranks: int) -> int:
+def _snapshots(
+    grok: Grok, optimizer: Optimizer, spec: Spec, order: Order, link: Link | None
+) -> Snapshots | None:
+    """Memory of the agent for this rank's snapshots."""
+    every = spec.checkpoint.snapshot_every
+    if link is None or not every:
+        return None
+    manifest = Manifest.of(_state(grok, optimizer), order.replicate, order.alike_nearby)
+    region, next_slot = link.region(manifest=manifest.as_json())
+    return Snapshots(link, manifest, map_region(region), every, next_slot)
+
+
+def _state(grok: Grok, optimizer: Optimizer) -> dict[str, Any]:
+    weights = {f"model.{name}": p.detach() for name, p in grok.named_parameters()}
+    return weights | optimizer.state()
+
+
+def _restore(training: Training, run: Run, order: Order) -> int:
+    """The state to go on from: a snapshot in memory, or the newest whole checkpoint. Returns its step."""
+    if order.restore < 0:
+        return _resume(training, run, order)
+    start = time.monotonic()
+    state = training.state()
+    restore(state, [_source(each, order) for each in order.sources])
+    training.optimizer.load(state, order.restore)
+    training.record(
+        "restored",
+        order.restore,
+        from_step=order.restore,
+        source="buddy" if order.fetched else "memory",
+        seconds=time.monotonic() - start,
+    )
+    return order.restore
+
+
+def _source(each: dict[str, Any], order: Order) -> Source:
+    data = map_region(order.files[each["file"]])
+    manifest = Manifest.from_json(each["manifest"])
+    return Source(data[each["offset"] : each["offset"] + manifest.total], manifest, tuple(each["sums"]))
+
+
+def _resume(training: Training, run: Run, order: Order) -> int:
     """Load the newest whole checkpoint, which rank 0 chooses; returns the steps that are done."""
-    found = [newest_whole(run.checkpoints) if not ranks > 1 or dist.get_rank() == 0 else Found(None)]
-    if ranks > 1:
+    found = [newest_whole(run.checkpoints) if order.rank == 0 else Found(None)]
+    if order.ranks > 1:
         dist.broadcast_object_list(found, src=0)
     for name, why in found[0].damaged:
         training.record("checkpoint_damaged", None, folder=name, why=why)
-        if training.world.mesh is None or dist.get_rank() == 0:  # retention must not count it as one to keep
+        if order.rank == 0:  # retention must not count it as one to keep
             (run.checkpoints / name / MARKER).unlink(missing_ok=True)
     folder = found[0].folder
     if folder is None:
@@ -145,52 +214,82 @@ def _resume(training: Training, run: Run, ranks: int) -> int:
     return step_of(folder)
 
 
-def _run_steps(training: Training, start: int, stop: Stop) -> None:
+def _run_steps(training: Training, start: int, order: Order) -> None:
     assert training.spec.training is not None
-    parameters = list(training.grok.parameters())
+    parameters, link = list(training.grok.parameters()), training.link
     total, every = training.spec.training.total_steps, training.spec.checkpoint.every
     saved = start
     for step in range(start + 1, total + 1):
-        result = _one_step(training, step, parameters, stop)
-        stopping = result.stop > 0 and step < total
+        result = _one_step(training, step, parameters)
+        stopping = result.stop and step < total
         _record_saves(training)
-        if step == total or stopping or (every and step % every == 0):
+        if step == total or stopping or result.checkpoint or (every and step % every == 0):
             training.record("checkpoint_begun", step)
             training.saver.begin(step, training.state())
             saved = step
         if stopping:
             break
-    if saved > start:
-        _wait_for_last(training, saved)
+    if saved > start or start == total:
+        _wait_for_last(training, saved, start)
     if saved == total:
         training.record("finished", total)
     else:
         training.record("stopped", saved, why="asked to stop")
+    if link is not None and order.rank == 0:
+        link.say("done", step=saved, stopped=saved < total)
 
 
-def _one_step(training: Training, step: int, parameters: list[nn.Parameter], stop: Stop) -> StepResult:
-    spec, start = training.spec, time.monotonic()
+def _one_step(training: Training, step: int, parameters: list[nn.Parameter]) -> StepResult:
+    spec, link, start = training.spec, training.link, time.monotonic()
     assert spec.training is not None
+    training.faults.before(step, training.grok)
     batch = training.batch(step)
-    result = forward_backward(training.grok, batch, spec, training.world, parameters, stop.wanted)
+    result = forward_backward(
+        training.grok, batch, spec, training.world, parameters, lambda: _wishes(training), start
+    )
+    if result.corrupted and training.snapshots is not None:
+        raise Corrupted(training.snapshots)
     _refuse_nonsense(training, step, batch, result)
     clip = spec.training.clip
     scale = min(1.0, clip / result.gradient_norm) if clip and result.gradient_norm > 0 else 1.0
     rate = training.optimizer.step(step, scale)
-    training.record(
-        "step_done",
-        step,
-        loss=result.loss,
-        tokens=spec.training.tokens_per_step,
-        seconds=time.monotonic() - start,
-        learning_rate=rate,
-        gradient_norm=result.gradient_norm,
-        balance_loss=result.balance_loss,
-        z_loss=result.z_loss,
-        router_max=result.router_max,
-        expert_load=result.expert_load,
-    )
+    with link.sheltered() if link else contextlib.nullcontext():  # a step with a snapshot is in the ledger
+        training.record(
+            "step_done",
+            step,
+            loss=result.loss,
+            tokens=spec.training.tokens_per_step,
+            seconds=time.monotonic() - start,
+            snapshot_seconds=training.snapshots.waited if training.snapshots else 0.0,
+            busy_seconds=result.busy_seconds,
+            learning_rate=rate,
+            gradient_norm=result.gradient_norm,
+            balance_loss=result.balance_loss,
+            z_loss=result.z_loss,
+            router_max=result.router_max,
+            expert_load=result.expert_load,
+        )
+        if training.snapshots is not None:
+            training.snapshots.begin(step, training.state(), result.fingerprint)
+    if link is not None:
+        link.progress = step
+        if training.world.mesh is None or dist.get_rank() == 0:
+            link.say("step", step=step, busy=result.busy_seconds)
     return result
+
+
+def _wishes(training: Training) -> Wishes:
+    """What this rank has to say at the end of a step; the snapshot of the one before is whole by then."""
+    link, snapshots = training.link, training.snapshots
+    if link is None:
+        return Wishes()
+    if snapshots is not None:
+        snapshots.settle()
+    return Wishes(
+        stop=bool(link.wishes & SAVE_AND_STOP),
+        checkpoint=bool(link.take_wish(CHECKPOINT)),
+        fingerprint=snapshots.fingerprint if snapshots is not None else None,
+    )
 
 
 def _refuse_nonsense(training: Training, step: int, batch: Batch, result: StepResult) -> None:
@@ -213,6 +312,7 @@ def _record_saves(training: Training) -> list[Saved]:
     for saved in ended:
         if saved.why:
             training.record("checkpoint_failed", saved.step, why=saved.why)
+            _tell(training, saved)
         else:
             training.record(
                 "checkpoint_complete",
@@ -221,12 +321,20 @@ def _record_saves(training: Training) -> list[Saved]:
                 stall_seconds=saved.stall_seconds,
                 bytes=saved.nbytes,
             )
+            _tell(training, saved)
     return ended
 
 
-def _wait_for_last(training: Training, saved: int) -> None:
+def _tell(training: Training, saved: Saved) -> None:
+    if training.link is not None and (training.world.mesh is None or dist.get_rank() == 0):
+        training.link.say("checkpoint", step=saved.step, seconds=saved.seconds, why=saved.why)
+
+
+def _wait_for_last(training: Training, saved: int, start: int) -> None:
     """The run is finished, or stopped, only when its last checkpoint is whole."""
     training.saver.wait()
+    if saved == start:
+        return
     ends = {end.step: end.why for end in _record_saves(training)}
     if why := ends.get(saved, "the save never ended"):
         raise CheckpointFailed(

@@ -24,8 +24,8 @@ from colossi.train.mesh import DENSE, World, cut_of, fixed_placements
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_model(spec: Spec, world: World) -> Grok:
-    """The model of a spec with its initial weights, ready to train on this rank."""
+def build_model(spec: Spec, world: World, with_values: bool = True) -> Grok:
+    """The model of a spec with its initial weights, ready to train on this rank; or without any values."""
     assert spec.training is not None
     dtype = DTYPES[spec.training.precision]
     with torch.device("meta"):
@@ -34,7 +34,8 @@ def build_model(spec: Spec, world: World) -> Grok:
     _place(grok, world)
     _shard(grok, world, dtype)
     grok.to_empty(device=world.device)
-    initialise(grok, spec.training.seed)
+    if with_values:
+        initialise(grok, spec.training.seed)
     if spec.training.compile:
         for block in grok.blocks:
             block.compile()
@@ -132,20 +133,32 @@ def slice_like(whole: Tensor, like: Tensor) -> Tensor:
     return part
 
 
-def sum_gradients(parameters: list[nn.Parameter], world: World) -> None:
+def sum_gradients(parameters: list[nn.Parameter], world: World) -> int:
     """Add the gradients of all copies of the model, in one flat all-reduce.
 
     FSDP has already added them within a copy, all but those of the experts when they are dealt out and not
     sharded: each of their ranks has seen every token of its copy that was sent to them.
+
+    Returns the fingerprint of this rank's own gradient, before the sum: computed again from the same state it
+    is the same, unless this rank has computed something wrong. 0 without copies.
     """
     mesh = world.submesh("replicate")
     if mesh is None:
-        return
+        return 0
     grads = [local(p.grad) for p in parameters if p.grad is not None]
     flat = torch.cat([grad.flatten() for grad in grads])
+    own = fingerprint(flat)
     dist.all_reduce(flat, group=mesh.get_group())
     for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         grad.copy_(total.view_as(grad))
+    return own
+
+
+def fingerprint(numbers: Tensor) -> int:
+    """The sum of the 64-bit words of float32 numbers, modulo 2^64: one flipped bit changes it."""
+    even = numbers[: numbers.numel() // 2 * 2].view(torch.int64)
+    total = int(even.numpy().sum()) if even.device.type == "cpu" else int(even.sum())
+    return total + (int(numbers[-1:].view(torch.int32)) if numbers.numel() % 2 else 0)
 
 
 def gradient_norm(parameters: list[nn.Parameter], world: World) -> Tensor:

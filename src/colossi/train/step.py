@@ -5,7 +5,9 @@ Losses are divided by what the whole batch has of each (targets, sequences, toke
 micro-batches and of ranks simply add up, and no layout changes the result beyond the order of sums.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -21,7 +23,7 @@ from colossi.train.parallel import gradient_norm, sum_gradients
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Over the whole batch: means, and the number of ranks that want to stop."""
+    """Over the whole batch: means; and what any rank wishes or has seen."""
 
     loss: float
     balance_loss: float  # weighted
@@ -29,7 +31,20 @@ class StepResult:
     gradient_norm: float
     router_max: float
     expert_load: list[float]  # share of the tokens that each expert got, over all layers
-    stop: int
+    stop: bool
+    checkpoint: bool
+    corrupted: bool  # copies of the same weights had different fingerprints
+    fingerprint: int  # of this rank's own gradient
+    busy_seconds: list[float]  # by rank: from the beginning to its gradients, without waiting for others
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one rank brings to the agreement at the end of a step."""
+
+    stop: bool = False
+    checkpoint: bool = False
+    fingerprint: int | None = None  # of its part of the weights before this step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +57,26 @@ class Counts:
 
 
 def forward_backward(
-    grok: Grok, batch: Batch, spec: Spec, world: World, parameters: list[nn.Parameter], wants_stop: bool
+    grok: Grok,
+    batch: Batch,
+    spec: Spec,
+    world: World,
+    parameters: list[nn.Parameter],
+    wishes: Callable[[], Wishes] = Wishes,
+    started: float | None = None,
 ) -> StepResult:
-    """Leave the whole batch's gradient on the parameters, and say what was found."""
+    """Leave the whole batch's gradient on the parameters, and say what was found.
+
+    `wishes` is asked once, after backward and before the ranks agree: what must be done before any rank goes
+    on to the next step is done in it. `started`: when the step began [monotonic s], if before this call.
+    """
     assert spec.training is not None and spec.layout.micro_batch is not None
+    start = time.monotonic() if started is None else started
     inputs, targets = (torch.from_numpy(x).to(world.device) for x in (batch.inputs, batch.targets))
     is_target = torch.from_numpy(batch.is_target).to(world.device)
+    before = time.monotonic() - start
     counts = _count(inputs, is_target, world)
+    start = time.monotonic()  # whoever was waited for in counting was slow, not we
     found = _Sums(spec.model.experts, world.device)
     micro = spec.layout.micro_batch
     for first in range(0, len(inputs), micro):
@@ -59,8 +87,10 @@ def forward_backward(
         losses = grok(inputs[rows], targets[rows], is_target[rows])
         total_loss(losses, counts, spec).backward()
         found.add(losses)
-    sum_gradients(parameters, world)
-    return found.result(counts, spec, world, float(gradient_norm(parameters, world)), wants_stop)
+    busy = before + time.monotonic() - start
+    own = sum_gradients(parameters, world)
+    norm = float(gradient_norm(parameters, world))
+    return replace(found.result(counts, spec, world, norm, wishes(), busy), fingerprint=own)
 
 
 def total_loss(losses: Losses, counts: Counts, spec: Spec) -> Tensor:
@@ -96,13 +126,23 @@ class _Sums:
             self.load += losses.load_LX.sum(0)
         self.router_max = torch.maximum(self.router_max, losses.router_max)
 
-    def result(self, counts: Counts, spec: Spec, world: World, norm: float, stop: bool) -> StepResult:
+    def result(
+        self, counts: Counts, spec: Spec, world: World, norm: float, wishes: Wishes, busy: float
+    ) -> StepResult:
         assert spec.training is not None
-        mine = torch.cat([self.sums, self.sums.new_tensor([float(stop)]), self.load])
-        sums = (_sum_over_world(mine, world) / world.size("tensor")).tolist()
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if world.mesh is not None else (0, 1)
+        agreed = self.sums.new_tensor([wishes.stop, wishes.checkpoint, _copies_differ(wishes, world)])
+        by_rank = self.sums.new_zeros(ranks)
+        by_rank[rank] = busy
+        all_ = _sum_over_world(torch.cat([self.sums, self.load, agreed, by_rank]), world)
         if world.mesh is not None:
             dist.all_reduce(self.router_max, op=dist.ReduceOp.MAX)
-        layers, load = spec.model.layers, sums[4:]
+        once, (stop, checkpoint, corrupted), seconds = (
+            (all_[: -3 - ranks] / world.size("tensor")).tolist(),
+            all_[-3 - ranks : -ranks].tolist(),
+            all_[-ranks:].tolist(),
+        )
+        layers, sums, load = spec.model.layers, once[:3], once[3:]
         return StepResult(
             loss=sums[0] / counts.targets,
             balance_loss=spec.training.balance_loss * sums[1] / (counts.sequences * layers),
@@ -110,8 +150,24 @@ class _Sums:
             gradient_norm=norm,
             router_max=float(self.router_max),
             expert_load=[x / max(sum(load), 1.0) for x in load] if self.experts > 1 else [],
-            stop=round(sums[3] * world.size("tensor")),
+            stop=stop > 0,
+            checkpoint=checkpoint > 0,
+            corrupted=corrupted > 0,
+            fingerprint=0,
+            busy_seconds=seconds,
         )
+
+
+def _copies_differ(wishes: Wishes, world: World) -> bool:
+    """Whether the ranks that hold copies of the same weights have different fingerprints."""
+    mesh = world.submesh("replicate")
+    if mesh is None:
+        return False
+    mine = wishes.fingerprint if wishes.fingerprint is not None else 0
+    extremes = torch.tensor([mine, ~mine], device=world.device)  # the largest, and the smallest upside down
+    dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=mesh.get_group())
+    largest, inverted = extremes.tolist()
+    return bool(largest != ~inverted)
 
 
 def _sum_over_world(values: Tensor, world: World) -> Tensor:

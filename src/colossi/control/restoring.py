@@ -1,0 +1,36 @@
+"""From where each rank gets its state when an incarnation begins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from colossi.control.actions import DISK
+from colossi.control.memory import Memory
+from colossi.control.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """The fields of the same names in `Start`."""
+
+    restore: int
+    fetch: Mapping[int, str]
+    sources: Mapping[int, str] | None
+
+
+def choose(memory: Memory, world: World, per_node: int, trusted: int | None, saved: int) -> Restore:
+    """The newest step that is whole in memory, if none newer is on the disk; none above the trusted one.
+
+    A rank's own node comes first, then any other that holds its snapshot.
+    """
+    ranks = len(world) * per_node
+    whole = memory.newest(trusted, ranks)
+    if whole is None or saved > whole.step:
+        return Restore(DISK, {}, None)
+    if whole.world != ranks:
+        return Restore(whole.step, {}, {rank: whole.holders[rank][0] for rank in range(whole.world)})
+    fetch = {}
+    for place, node in enumerate(world.nodes):
+        for rank in range(place * per_node, (place + 1) * per_node):
+            if node not in whole.holders[rank]:
+                fetch[rank] = whole.holders[rank][0]
+    return Restore(whole.step, fetch, None)

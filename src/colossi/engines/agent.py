@@ -1,0 +1,403 @@
+"""
+`python -m colossi.engines.agent RUN --node NAME`: what runs on a node.
+
+It keeps the node's workers and the memory for their snapshots, tells the controller what happens to them,
+and does what the controller says. It decides nothing but this: a worker that does not stop when told is
+killed; an agent whose controller has died waits for a new one, its workers going on; an agent that is cut off
+from a controller which may well live ends its workers, as others may be in their place by now.
+
+It imports no torch: workers are forked by a warm standby, `python -m colossi.train RUN --standby FD`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colossi.channel import Channel, Message, Refused, pair, token_of
+from colossi.engines.memory import Memory
+from colossi.engines.peers import Peers, free_address
+from colossi.engines.sources import sources_of
+
+BEAT_SECONDS = 1.0  # to the controller
+SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
+STOP_SECONDS = 1.0  # a worker that was told to stop is killed after these
+CUT_OFF_SECONDS = 4.0  # without a word over a connection that still stands
+PATIENCE_SECONDS = 60.0  # for a new controller, after the old one's connection ended
+# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
+# training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which node this is, and what it has."""
+
+    node: str
+    rack: str
+    host: str  # the address that others reach it by
+    interface: str  # of the network, for collectives; "" lets the library choose
+    workers: int
+    share: int  # nodes that share this machine's cores
+
+
+@dataclass(slots=True)
+class Worker:
+    """A process that the standby has forked, or is about to."""
+
+    number: int
+    channel: Channel
+    pid: int | None = None
+    rank: int | None = None  # None while it has nothing to do
+    heard: float | None = None  # [monotonic s] None before its first word: importing takes a while
+    hung: bool = False
+    why: str = ""  # its own last words
+
+
+class Agent:
+    """One thread handles all that happens, from one queue; others only wait for things to happen."""
+
+    def __init__(self, folder: Path, place: Place) -> None:
+        self.folder, self.place, self.node = folder, place, place.node
+        self.token = token_of(folder)
+        self.memory = Memory()
+        self.happened: queue.Queue[tuple[str, Any, Any]] = queue.Queue()
+        self.controller: Channel | None = None
+        self.unsent: list[Message] = []
+        self.heard = self.lost_at = time.monotonic()
+        self.workers: dict[int, Worker] = {}
+        self.incarnation = 0
+        self.stopping: tuple[int, float] | None = None  # incarnation, deadline
+        self.ranks = 0
+        self.verify = 0  # a step whose fingerprints the controller wants
+        self.numbers = 0
+        self.peers = Peers(place.node, place.host, self.token, self.memory, self._tell)
+        self.standby: Channel | None = None
+        self.warm = False
+
+    def run(self) -> int:
+        """Until the controller says that it is over, or there is none any more."""
+        threading.Thread(target=self._beat, daemon=True).start()
+        self._start_standby()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                kind, who, message = self.happened.get(timeout=0.05)
+                if kind == "controller" and not self._from_controller(who, message):
+                    self._kill_all()
+                    return 0
+                if kind == "worker":
+                    self._from_worker(who, message)
+                if kind == "standby":
+                    self._from_standby(message)
+            if not self._look_after():
+                self._kill_all()
+                return 1
+
+    # --- the controller -----------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """To the controller of the moment, whose address is in the run folder."""
+        try:
+            address = json.loads((self.folder / "controller.json").read_text(encoding="utf-8"))["address"]
+            channel = Channel.connect(address, self.token, self._hello(), timeout=2.0)
+        except (OSError, ValueError, KeyError, Refused):
+            return
+        self.controller, self.heard = channel, time.monotonic()
+        for message in self.unsent:
+            self._tell(message)
+        self.unsent = []
+        threading.Thread(target=self._listen_to, args=("controller", channel, channel), daemon=True).start()
+
+    def _beat(self) -> None:
+        while True:
+            self._tell({"say": "beat"})
+            time.sleep(BEAT_SECONDS)
+
+    def _hello(self) -> Message:
+        return {
+            "node": self.node,
+            "rack": self.place.rack,
+            "pid": os.getpid(),
+            "incarnation": self.incarnation,
+            "held": self.memory.held(),
+            "store": free_address(self.place.host),
+            "data": self.peers.address,
+        }
+
+    def _tell(self, message: Message) -> None:
+        """Now, or when there is a controller again."""
+        try:
+            if self.controller is not None:
+                self.controller.send(message)
+                return
+        except OSError:
+            pass
+        if message["say"] not in ("beat", "step"):
+            self.unsent.append(message)
+
+    def stop_wanted(self, why: str) -> None:
+        """A scheduler wants this node back; any thread may say so."""
+        self._tell({"say": "stop_wanted", "why": why})
+
+    def _from_controller(self, channel: Channel, message: Message | None) -> bool:
+        """False when it is over."""
+        if channel is not self.controller:
+            return True
+        self.heard = time.monotonic()
+        if message is None:
+            self.controller, self.lost_at = None, time.monotonic()
+            return True
+        kind = message["do"]
+        if kind == "start":
+            self._start(message)
+        elif kind == "stop":
+            self._stop(message["incarnation"])
+        elif kind == "wish":
+            self._send_workers(message)
+        elif kind == "fault":
+            self._fault(message)
+        return bool(kind != "quit")
+
+    def _look_after(self) -> bool:
+        """What is due; False when nobody needs this node any more."""
+        now = time.monotonic()
+        if self.controller is None:
+            if self.warm:  # before that we are of no use
+                self._connect()
+            return now - self.lost_at < PATIENCE_SECONDS
+        if now - self.heard > CUT_OFF_SECONDS:  # it may live and have replaced us
+            self.controller.close()
+            self.controller, self.lost_at = None, now
+            self._stop(self.incarnation)
+        for worker in self.workers.values():
+            silent = now - worker.heard if worker.heard is not None else 0.0
+            if worker.rank is not None and not worker.hung and silent > SILENT_SECONDS:
+                worker.hung = True
+                self._report(worker.rank, {"say": "hung", "seconds": silent})
+        if self.stopping is not None:
+            self._finish_stopping(now)
+        return True
+
+    # --- workers ------------------------------------------------------------------------------------------
+
+    def _start_standby(self) -> None:
+        """A process that imports torch now and forks workers later."""
+        mine, its = pair()
+        environment = os.environ | KEEP_MEMORY | {"OMP_WAIT_POLICY": "passive"}
+        if self.place.interface:
+            environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = self.place.interface
+        with (self.folder / "logs" / f"{self.node}.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "colossi.train", str(self.folder), "--standby", str(its.fileno())],
+                env=environment,
+                pass_fds=[its.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        its.close()
+        self.standby = Channel(mine)
+        threading.Thread(
+            target=self._listen_to, args=("standby", self.standby, self.standby), daemon=True
+        ).start()
+
+    def _fork(self) -> Worker:
+        mine, its = pair()
+        self.numbers += 1
+        worker = Worker(self.numbers, Channel(mine))
+        assert self.standby is not None
+        self.standby.send({"worker": worker.number}, files=[its.fileno()])
+        its.close()
+        self.workers[worker.number] = worker
+        threading.Thread(target=self._listen_to, args=("worker", worker, worker.channel), daemon=True).start()
+        return worker
+
+    def _start(self, order: Message) -> None:
+        """The part of this node in an incarnation."""
+        self.incarnation, self.stopping = order["incarnation"], None
+        self.verify, self.ranks = order["verify"], order["ranks"]
+        restore = order["restore"]
+        self.peers.set_buddy(order["buddy"])
+        self.memory.begin(order["copy_ranks"], restore)
+        ranks = range(order["first"], order["first"] + self.place.workers)
+        idle = [worker for worker in self.workers.values() if worker.rank is None and not worker.hung]
+        cores = len(os.sched_getaffinity(0))  # that we may use: a scheduler may have given us some of all
+        for local_rank, rank in enumerate(ranks):
+            worker = idle.pop() if idle else self._fork()
+            worker.rank = rank
+            sources, files = sources_of(order, rank, self.memory, self.token)
+            worker.channel.send(
+                {
+                    "do": "start",
+                    "incarnation": self.incarnation,
+                    "rank": rank,
+                    "ranks": order["ranks"],
+                    "local_rank": local_rank,
+                    "threads": max(1, cores // (self.place.workers * self.place.share)),
+                    "store": order["store"],
+                    "replicate": order["replicate"],
+                    "restore": restore,
+                    "sources": sources,
+                    "fetched": str(rank) in order["fetch"],
+                    "alike_nearby": order["copy_ranks"] <= self.place.workers,
+                },
+                files=files,
+            )
+
+    def _stop(self, incarnation: int) -> None:
+        """All workers idle or dead; the answer follows."""
+        self.stopping = (incarnation, time.monotonic() + STOP_SECONDS)
+        for worker in list(self.workers.values()):
+            if worker.hung:
+                self._kill(worker)
+            elif worker.rank is not None:
+                with contextlib.suppress(OSError):
+                    worker.channel.send({"do": "stop", "incarnation": incarnation})
+        self._finish_stopping(time.monotonic())
+
+    def _finish_stopping(self, now: float) -> None:
+        assert self.stopping is not None
+        incarnation, deadline = self.stopping
+        busy = [worker for worker in self.workers.values() if worker.rank is not None]
+        if busy and now > deadline:
+            for worker in busy:
+                self._kill(worker)
+        if not busy:
+            self.stopping = None
+            self._tell(
+                {
+                    "say": "stopped",
+                    "incarnation": incarnation,
+                    "held": self.memory.held(),
+                    "store": free_address(self.place.host),
+                }
+            )
+
+    def _kill(self, worker: Worker) -> None:
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        for worker in self.workers.values():
+            self._kill(worker)
+        if self.standby is not None:
+            self.standby.close()
+
+    def _send_workers(self, message: Message) -> None:
+        for worker in self.workers.values():
+            if worker.rank is not None:
+                with contextlib.suppress(OSError):
+                    worker.channel.send(message)
+
+    def _fault(self, message: Message) -> None:
+        """Made on purpose: by a signal where one can do it, else by the worker itself."""
+        for worker in self.workers.values():
+            if worker.rank != message["rank"] or worker.pid is None:
+                continue
+            number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(message["fault"])
+            with contextlib.suppress(OSError):
+                os.kill(worker.pid, number) if number else worker.channel.send(message)
+
+    # --- what comes in ------------------------------------------------------------------------------------
+
+    def _listen_to(self, kind: str, who: Any, channel: Channel) -> None:
+        message: Message | None = {}
+        while message is not None:
+            try:
+                message = channel.receive()
+            except (OSError, ValueError):
+                message = None
+            self.happened.put((kind, who, message))
+
+    def _from_standby(self, message: Message | None) -> None:
+        if message is None:  # killed; its workers with it, as they live by it
+            self._kill_all()
+            for worker in list(self.workers.values()):
+                self._exited(worker, "lost its standby")
+            self._start_standby()
+        elif message["say"] == "warm":
+            self.warm = True
+        elif message["say"] == "forked":
+            if forked := self.workers.get(message["worker"]):
+                forked.pid = message["pid"]
+        elif message["say"] == "exited":
+            for worker in list(self.workers.values()):
+                if worker.pid == message["pid"]:
+                    self._exited(worker, _in_words(message["code"]))
+
+    def _exited(self, worker: Worker, how: str) -> None:
+        del self.workers[worker.number]
+        worker.channel.close()
+        if worker.rank is not None and self.stopping is None:
+            why = worker.why or how
+            self._report(worker.rank, {"say": "exited", "why": why})
+
+    def _from_worker(self, worker: Worker, message: Message | None) -> None:
+        if message is None or worker.number not in self.workers:
+            return  # its exit is told by the standby
+        worker.heard, kind, rank = time.monotonic(), message["say"], worker.rank
+        if kind == "stopped":
+            if message["incarnation"] == self.incarnation:
+                worker.rank = None
+        elif rank is None or kind in ("beat", "ready"):
+            return
+        elif kind == "region":
+            region = self.memory.region(rank, message["manifest"])
+            worker.channel.send({"do": "region", "slot": region.to_overwrite()}, files=[region.descriptor])
+        elif kind == "writing":
+            self.memory.writing(rank, message["slot"])
+        elif kind == "snapshot":
+            origin = (self.incarnation, self.ranks)
+            self.memory.written(rank, message["slot"], message["step"], tuple(message["sums"]), origin)
+            self.memory.keep_only(w.rank for w in self.workers.values() if w.rank is not None)
+            replicated = {"do": "replicated", "step": message["step"]}
+            self.peers.replicate(rank, message["step"], lambda: worker.channel.send(replicated))
+            if message["step"] == self.verify:
+                self._report(rank, message | {"say": "fingerprint"})
+        elif kind == "failed":
+            worker.why = message["why"]
+            if message["fatal"]:
+                self._report(rank, message)
+        else:  # step, checkpoint, done, corrupted: for the controller
+            self._report(rank, message)
+
+    def _report(self, rank: int, message: Message) -> None:
+        self._tell(message | {"rank": rank, "incarnation": self.incarnation})
+
+
+def _in_words(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def main() -> int:
+    """The exit code: 0 when the controller said that it is over."""
+    parser = argparse.ArgumentParser(prog="python -m colossi.engines.agent")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--rack", default="")
+    parser.add_argument("--host", default="127.0.0.1", help="the address that others reach this node by")
+    parser.add_argument("--interface", default="", help="the network interface for collectives")
+    parser.add_argument("--workers", type=int, default=1, help="on this node")
+    parser.add_argument("--share", type=int, default=1, help="nodes that share this machine's cores")
+    given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    place = Place(given.node, given.rack, given.host, given.interface, given.workers, given.share)
+    return Agent(given.run, place).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

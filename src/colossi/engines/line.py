@@ -1,0 +1,65 @@
+"""
+A line: the controller's end of an agent's connection, in the controller's event loop.
+
+The same frames and the same proof as channel.py, whose other end is the agent's.
+"""
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+
+from colossi.channel import LARGEST, LENGTH, Message, is_proof, new_challenge, proof
+from colossi.control import events
+
+
+@dataclass(slots=True)
+class Line:
+    """To one agent, that has proved to be of this run."""
+
+    node: str
+    rack: str
+    store: str
+    data: str
+    pid: int
+    writer: asyncio.StreamWriter
+
+    def send(self, message: Message) -> None:
+        """Without waiting; a connection that is gone is noticed by its reader."""
+        with contextlib.suppress(OSError, RuntimeError):
+            write(self.writer, message)
+
+
+async def admit(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes
+) -> tuple[Line, Message]:
+    """Both sides prove that they know the token; then the line, and what the agent says of its node."""
+    hello, challenge = await read(reader), new_challenge()
+    write(writer, {"proof": proof(token, "server", str(hello["challenge"])), "challenge": challenge})
+    if not is_proof(token, "client", challenge, (await read(reader)).get("proof")):
+        raise ValueError("does not know the token of this run")
+    write(writer, {"welcome": True})
+    line = Line(hello["node"], hello["rack"], hello["store"], hello["data"], hello["pid"], writer)
+    return line, hello
+
+
+async def read(reader: asyncio.StreamReader) -> Message:
+    """The next message; EOFError when the other end is gone."""
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    if length > LARGEST:
+        raise ValueError(f"a message of {length} bytes")
+    message = json.loads(await reader.readexactly(length))
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")
+    return message
+
+
+def write(writer: asyncio.StreamWriter, message: Message) -> None:
+    """Without waiting for it to be sent."""
+    body = json.dumps(message).encode()
+    writer.write(LENGTH.pack(len(body)) + body)
+
+
+def held(message: Message) -> events.Held:
+    """The snapshots that an agent says it has."""
+    return tuple(events.Snapshot(*each) for each in message["held"])

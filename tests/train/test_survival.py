@@ -1,0 +1,171 @@
+"""Runs that outlive what is done to them: whatever dies, the losses are those of a quiet run, bit for bit."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from colossi.ledger.run import Run
+
+from .runs import (
+    colossi,
+    events_of,
+    kill_all,
+    kinds_of,
+    processes_of,
+    report_of,
+    spec_file,
+    start,
+    wait_for_step,
+)
+
+STEPS = 90
+Losses = tuple[tuple[int, float], ...]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = colossi("train", spec_file(folder, STEPS, workers=1, nodes=2), "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return report_of(folder / "run").losses
+
+
+def survive(folder: Path, chaos: str, spares: int, steps: int = STEPS, **more: int) -> Path:
+    """A run of two nodes with these faults, to its end."""
+    run = folder / "run"
+    spec = spec_file(folder, steps, workers=1, nodes=2, spares=spares, **more)
+    done = colossi("train", spec, "--run", run, "--chaos", chaos)
+    assert done.returncode == 0, done.stderr
+    assert processes_of(run) == []
+    return run
+
+
+def causes(run: Path) -> list[str]:
+    return [event.text("cause") for event in events_of(run, "fault")]
+
+
+def restored_from(run: Path) -> list[str]:
+    return [event.text("source") for event in events_of(run, "restored")]
+
+
+def test_workers_and_a_node_die_in_every_way_and_the_curve_is_the_same(
+    undisturbed: Losses, tmp_path: Path
+) -> None:
+    faults = (
+        "kill worker 1 at step 12; kill worker 0 at step 22; stop worker 1 at step 32; "
+        "raise worker 0 at step 45; kill node 1 at step 60"
+    )
+    run = survive(tmp_path, faults, spares=1)
+    assert report_of(run).losses == undisturbed
+    found = causes(run)
+    assert found[0] == "worker 1 killed by SIGKILL" and found[1] == "worker 0 killed by SIGKILL"
+    assert found[2].startswith("worker 1 silent for 2") and "raised on purpose" in found[3]
+    assert found[4].startswith("node-1 lost")
+    assert restored_from(run) == ["memory"] * 5 and "resumed" not in kinds_of(run)
+    assert [event.text("node") for event in events_of(run, "promoted")] == ["node-2"]
+    report = report_of(run)
+    assert len(report.interruptions) == 5 and sum(report.time.values()) == pytest.approx(
+        report.worker_seconds
+    )
+
+
+def test_two_nodes_that_were_buddies_are_lost_and_the_run_goes_on_from_disk(
+    undisturbed: Losses, tmp_path: Path
+) -> None:
+    run = survive(tmp_path, "kill node 0 at step 33; kill node 1 at step 33", spares=0)
+    assert dict(report_of(run).losses) == pytest.approx(dict(undisturbed), rel=1e-5)  # it shrank meanwhile
+    assert "resumed" in kinds_of(run)
+
+
+def test_a_flipped_bit_is_found_and_the_steps_after_it_are_done_again(
+    undisturbed: Losses, tmp_path: Path
+) -> None:
+    run = survive(tmp_path, "flip rank 1 at step 40", spares=1)
+    assert report_of(run).losses == undisturbed
+    assert causes(run)[0].startswith("copies of the weights differ after step 4")
+    (corrupted,) = events_of(run, "corrupted")
+    assert corrupted.text("node") == "node-1" and corrupted.whole("rank") == 1
+
+
+@pytest.mark.parametrize("kind", ["hang worker 1", "stop node 1"])
+def test_what_hangs_is_found_and_replaced(kind: str, undisturbed: Losses, tmp_path: Path) -> None:
+    run = survive(tmp_path, f"{kind} at step 20", spares=1)
+    assert report_of(run).losses == undisturbed
+    assert len(report_of(run).interruptions) == 1
+
+
+def test_a_slow_worker_is_reported_and_replaced(undisturbed: Losses, tmp_path: Path) -> None:
+    run = survive(tmp_path, "slow worker 1 at step 40 by 0.2 s", spares=1)
+    assert report_of(run).losses == undisturbed
+    assert any(event.whole("rank") == 1 for event in events_of(run, "straggler"))
+    assert events_of(run, "promoted")
+
+
+def test_without_a_spare_the_run_shrinks_and_grows_again(tmp_path: Path) -> None:
+    steps = 400
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    for folder in (quiet, disturbed):
+        folder.mkdir()
+    done = colossi("train", spec_file(quiet, steps, workers=1, nodes=2), "--run", quiet / "run")
+    assert done.returncode == 0, done.stderr
+    run = survive(disturbed, "kill node 1 at step 50", spares=0, steps=steps)
+    assert [kind for kind in kinds_of(run) if kind in ("shrunk", "grown")] == ["shrunk", "grown"]
+    assert "resumed" not in kinds_of(run)
+    losses = dict(report_of(quiet / "run").losses)
+    for step, loss in report_of(run).losses[:200]:  # the order of sums differs, and differences grow slowly
+        assert loss == pytest.approx(losses[step], rel=1e-5), step
+
+
+def test_a_new_controller_takes_over_and_nobody_notices(undisturbed: Losses, tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, STEPS, workers=1, nodes=2), tmp_path / "run"
+    first = start("train", spec, "--run", run)
+    wait_for_step(run, 10, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    agents = set(processes_of(run))
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert report_of(run).losses == undisturbed
+    assert [event.data["took_over"] for event in events_of(run, "controller_started")] == [False, True]
+    assert agents and len(events_of(run, "incarnation_started")) == 1
+
+
+def test_a_worker_dies_while_there_is_no_controller(undisturbed: Losses, tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, STEPS, workers=1, nodes=2), tmp_path / "run"
+    first = start("train", spec, "--run", run)
+    wait_for_step(run, 10, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    worker = max(processes_of(run))  # forked last
+    os.kill(worker, signal.SIGKILL)
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert report_of(run).losses == undisturbed
+    assert restored_from(run) == ["memory"]
+
+
+def test_who_does_not_know_the_token_is_refused_and_logged(tmp_path: Path) -> None:
+    import json
+
+    from colossi.channel import Channel, Refused
+
+    spec, run = spec_file(tmp_path, 400, workers=1), tmp_path / "run"
+    process = start("train", spec, "--run", run)
+    wait_for_step(run, 1, process)
+    assert (run / "token").stat().st_mode & 0o777 == 0o600
+    address = json.loads((run / "controller.json").read_text())["address"]
+    assert address.startswith("127.0.0.1:")
+    with pytest.raises(Refused):
+        Channel.connect(address, b"a guess", {"node": "stranger"})
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port))) as noise:
+        noise.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        time.sleep(0.5)
+    kill_all(process, run)
+    assert len(events_of(run, "refused")) == 2
+    with Run(run).ledger() as ledger:
+        assert not any(event.text("node") == "stranger" for _, event in ledger.events("node_joined"))
