@@ -109,7 +109,7 @@ def events_of(folder: Path, kind: str) -> list[Event]:
 
 def kill_all(process: subprocess.Popen[bytes], run: Path) -> None:
     """SIGKILL to the controller, the agents and every worker, as a power cut would."""
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     while left := processes_of(run):
         for number in left:

@@ -15,7 +15,6 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -27,19 +26,13 @@ from colossi.channel import Channel, Message, Refused, pair, token_of
 from colossi.engines.memory import Memory
 from colossi.engines.peers import Peers, free_address
 from colossi.engines.sources import sources_of
+from colossi.engines.standby import start_standby
 
 BEAT_SECONDS = 1.0  # to the controller
 SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
 STOP_SECONDS = 1.0  # a worker that was told to stop is killed after these
 CUT_OFF_SECONDS = 4.0  # without a word over a connection that still stands
 PATIENCE_SECONDS = 60.0  # for a new controller, after the old one's connection ended
-# glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
-# training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +167,10 @@ class Agent:
     def _look_after(self) -> bool:
         """What is due; False when nobody needs this node any more."""
         now = time.monotonic()
-        if self.controller is None:
-            if self.warm:  # before that we are of no use
-                self._connect()
-            return now - self.lost_at < PATIENCE_SECONDS
-        if now - self.heard > CUT_OFF_SECONDS:  # it may live and have replaced us
-            self.controller.close()
+        if self.controller is None and self.warm:  # before that we are of no use
+            self._connect()
+        elif self.controller is not None and now - self.heard > CUT_OFF_SECONDS:
+            self.controller.close()  # it may live, and have replaced us
             self.controller, self.lost_at = None, now
             self._stop(self.incarnation)
         for worker in self.workers.values():
@@ -189,27 +180,14 @@ class Agent:
                 self._report(worker.rank, {"say": "hung", "seconds": silent})
         if self.stopping is not None:
             self._finish_stopping(now)
-        return True
+        return self.controller is not None or now - self.lost_at < PATIENCE_SECONDS
 
     # --- workers ------------------------------------------------------------------------------------------
 
     def _start_standby(self) -> None:
         """A process that imports torch now and forks workers later."""
-        mine, its = pair()
-        environment = os.environ | KEEP_MEMORY | {"OMP_WAIT_POLICY": "passive"}
-        if self.place.interface:
-            environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = self.place.interface
-        with (self.folder / "logs" / f"{self.node}.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "colossi.train", str(self.folder), "--standby", str(its.fileno())],
-                env=environment,
-                pass_fds=[its.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        its.close()
-        self.standby = Channel(mine)
+        log = self.folder / "logs" / f"{self.node}.log"
+        self.standby = start_standby(self.folder, log, self.place.interface)
         threading.Thread(
             target=self._listen_to, args=("standby", self.standby, self.standby), daemon=True
         ).start()
@@ -368,6 +346,8 @@ class Agent:
             self.peers.replicate(rank, message["step"], lambda: worker.channel.send(replicated))
             if message["step"] == self.verify:
                 self._report(rank, message | {"say": "fingerprint"})
+        elif kind == "damaged":
+            self.memory.discard(rank, message["step"])
         elif kind == "failed":
             worker.why = message["why"]
             if message["fatal"]:

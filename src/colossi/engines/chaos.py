@@ -25,7 +25,7 @@ KINDS = {
     "stop node": "its agent hangs",
 }
 SHAPE = re.compile(r"(\w+) (worker|rank|node) (\d+) at step (\d+)(?: by ([\d.]+) s)?")
-AT_RANDOM = ("kill worker", "kill worker", "raise worker", "stop worker", "kill node", "flip rank")
+AT_RANDOM = (*("kill worker",) * 4, "raise worker", "raise worker", "stop worker", "kill node", "flip rank")
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,14 @@ class Memory:
             place = self._regions[rank].slots[slot]
             place.step, place.sums, place.origin = step, sums, origin
 
+    def discard(self, rank: int, step: int) -> None:
+        """It is not what was written."""
+        with self._lock:
+            if found := self.local(rank, step):
+                region, number = found
+                region.slots[number].step = None
+            self._copies.get(rank, {}).pop(step, None)
+
     def put(self, rank: int, step: int, whole: Whole) -> None:
         """Make what came from another node the snapshot of a local rank."""
         with self._lock:
@@ -169,7 +177,7 @@ class Memory:
             unique, total = copy.manifest["unique"], copy.manifest["total"]
             if unique == total:
                 return Whole(copy.manifest, copy.sums, copy.origin, (copy.unique,))
-            shared = self._alike(rank, step, total - unique)
+            shared = self._alike(rank, step, copy, total - unique)
             if shared is None:
                 return None
             return Whole(copy.manifest, copy.sums, copy.origin, (copy.unique, shared))
@@ -191,13 +199,13 @@ class Memory:
             for rank in self._regions.keys() - set(ranks):
                 self._regions.pop(rank).close()
 
-    def _alike(self, rank: int, step: int, size: int) -> memoryview | None:
-        """The part that all copies of the model have alike, from a rank here that holds it."""
+    def _alike(self, rank: int, step: int, copy: Copy, size: int) -> memoryview | None:
+        """The part that all copies of the model have alike, from a rank here that holds the very same."""
         for mate, region in self._regions.items():
             number = region.find(step)
             if mate % self._copy_ranks != rank % self._copy_ranks or number is None:
                 continue
             unique, total = region.manifest["unique"], region.manifest["total"]
-            if total - unique == size:
+            if total - unique == size and region.slots[number].sums[1] == copy.sums[1]:
                 return region.view(number)[unique:]
         return None

@@ -44,18 +44,8 @@ WARNED_SECONDS = 120  # before the time limit; a step and a checkpoint must fit 
 LOOK_SECONDS = 0.2  # between two looks into the ledger
 ASK_SECONDS = 5.0  # between two questions to slurmctld, which has others to answer too
 ENDING_SECONDS = 0.5  # the same, when the ledger says that the job is about to end
-ENDED = [
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "REVOKED",
-    "TIMEOUT",
-]
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
 
 # Exit codes of the controller, by which the script knows what to do next; all others are accidents.
 GAVE_UP = 3
@@ -89,6 +79,7 @@ done
 
 accidents=0
 again=
+ended=
 while :; do
     "${colossi[@]}" $again &
     controller=$!
@@ -107,7 +98,8 @@ while :; do
         *)  # a new controller takes over; the agents wait for it for a minute
             again=--again
             accidents=$((accidents + 1))
-            [ $accidents -le 3 ] || break ;;
+            [ $accidents -le 3 ] || break
+            sleep $((accidents * accidents)) ;;
     esac
 done
 kill $(jobs -p) 2>/dev/null # the keepers; the agents have been told
@@ -194,24 +186,25 @@ def follow(run: Run, job: Job, watch: Callable[[Event], None]) -> None:
     script = run.folder / "slurm.sh"
     with run.ledger() as ledger, _interrupts() as interrupts:
         after = max((number for number, _ in ledger.events()), default=0)
-        state, obeyed, ending = "PENDING", 0, False
+        state, obeyed, ending = "UNKNOWN", 0, False
         next_question = 0.0
         while state not in ENDED:
             for number, event in ledger.events(after=after):
                 after, ending = number, event.kind in ENDS
                 watch(event)
-            if len(interrupts) > obeyed:
-                obeyed = len(interrupts)
-                _stop(job, at_once=obeyed > 1 or state == "PENDING")
-                ending = True
-            if time.monotonic() >= next_question:
+            asked = len(interrupts) > obeyed
+            if asked or time.monotonic() >= next_question:
                 state = state_of(job, script)
                 next_question = time.monotonic() + (ENDING_SECONDS if ending else ASK_SECONDS)
+            if asked and state not in ENDED:
+                obeyed, ending = len(interrupts), True
+                _stop(job, at_once=obeyed > 1 or state == "PENDING")
             time.sleep(LOOK_SECONDS)
         for _, event in ledger.events(after=after):
             watch(event)
         ends = [event for _, event in ledger.events(after=job.after) if event.kind in ENDS]
-    _raise_unless_well(run, job, state, ends[-1] if ends else None)
+    if not (obeyed == 1 and state == "CANCELLED"):  # that was us, before it began
+        _raise_unless_well(run, job, state, ends[-1] if ends else None)
 
 
 @contextmanager

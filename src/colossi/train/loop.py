@@ -176,8 +176,10 @@ def _restore(training: Training, run: Run, order: Order) -> int:
     if order.restore < 0:
         return _resume(training, run, order)
     start = time.monotonic()
-    state = training.state()
-    restore(state, [_source(each, order) for each in order.sources])
+    state, sources = training.state(), [_source(each, order) for each in order.sources]
+    restore(state, sources)
+    if training.snapshots is not None and len(sources) == 1:  # compared like any other, at the end of a step
+        training.snapshots.step, training.snapshots.fingerprint = order.restore, sources[0].sums[1]
     training.optimizer.load(state, order.restore)
     training.record(
         "restored",

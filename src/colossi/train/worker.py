@@ -21,6 +21,7 @@ from colossi.errors import ColossiError
 from colossi.ledger.run import Run, open_run
 from colossi.train.link import Interrupted, Link, Order
 from colossi.train.loop import Corrupted, train
+from colossi.train.snapshot import Damaged
 
 PEER_WORDS = ("gloo", "NCCL", "Connection", "Socket", "connection")
 MEET_SECONDS = 60.0
@@ -45,6 +46,8 @@ def work(channel: Channel, folder: Path) -> int:
             link.say("corrupted", step=found.step, fingerprint=found.fingerprint)
         except Exception as error:  # the edge of the process
             traceback.print_exc()
+            if isinstance(error, Damaged):
+                link.say("damaged", step=order.restore)
             link.say("failed", why=in_words(error), fatal=isinstance(error, ColossiError))
             return 1
         _leave()
