@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install demo demo-clean test check bench format clean
+.PHONY: help install demo demo-clean test test-long check bench format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ demo-clean: ## forget the demo's run, so that the next one trains again
 test: install ## the tests
 	@$(BIN)/python -m pytest
 
+test-long: install ## the tests that take minutes: a hundred random faults
+	@$(BIN)/python -m pytest -m long
+
 check: install ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -36,6 +39,8 @@ check: install ## formatting, lint, types, import contracts
 
 bench: install ## ratios to peers and to the machine's limits
 	@$(BIN)/python benchmarks/train.py
+	@$(BIN)/python benchmarks/recovery.py
+	@$(BIN)/python benchmarks/controller.py
 
 format: install ## let ruff format everything
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .

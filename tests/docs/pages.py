@@ -6,7 +6,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "launch", "info", "evaluate", "chat", "report")  # the others look at train's run
-PAGES = (*(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS), ROOT / "README.md")
+PAGES = (
+    *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),
+    ROOT / "docs" / "survival.md",
+    ROOT / "README.md",
+)
 
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"]+)"')

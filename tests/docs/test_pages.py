@@ -63,7 +63,8 @@ def test_the_run_folder_page_lists_the_table_and_the_files() -> None:
     run = Run(Path("run"))
     files = [run.spec_file, run.ledger_file, run.tokenizer_file, run.questions_file, run.corpus_file]
     assert {column.name for column in EVENTS.columns} <= rows
-    assert {path.name for path in files} | {"checkpoints/", "logs/", "lock"} <= rows
+    others = {"checkpoints/", "logs/", "lock", "token", "controller.json"}
+    assert {path.name for path in files} | others <= rows
 
 
 def test_the_run_folder_page_says_what_may_change() -> None:

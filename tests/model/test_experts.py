@@ -55,9 +55,7 @@ def check_against_loop(experts: Experts, x: Tensor, weights: Tensor, chosen: Ten
     wanted = torch.autograd.grad((out64 * direction).sum(), [x64, weights64, *stacks64])
     for ours, theirs in zip(found, [out64.detach(), *wanted], strict=True):
         scale = float(theirs.abs().max()) or 1.0
-        torch.testing.assert_close(
-            ours.double() / scale, theirs / scale, rtol=0, atol=2e-5
-        )
+        torch.testing.assert_close(ours.double() / scale, theirs / scale, rtol=0, atol=2e-5)
 
 
 @settings(deadline=None, max_examples=40)

@@ -62,7 +62,7 @@ def colossi(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         env=os.environ | more.pop("env", {}),
-        timeout=120,
+        timeout=more.pop("timeout", 120),
         **more,
     )
 

@@ -169,3 +169,15 @@ def test_who_does_not_know_the_token_is_refused_and_logged(tmp_path: Path) -> No
     assert len(events_of(run, "refused")) == 2
     with Run(run).ledger() as ledger:
         assert not any(event.text("node") == "stranger" for _, event in ledger.events("node_joined"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_hundred_random_faults_change_nothing(tmp_path: Path) -> None:
+    spec = spec_file(tmp_path, 500, workers=1, nodes=2, spares=1)
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    assert colossi("train", spec, "--run", quiet).returncode == 0
+    done = colossi("train", spec, "--run", run, "--chaos", "random:3:0.25", timeout=800)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(events_of(run, "chaos")) >= 100
+    assert report_of(run).losses == report_of(quiet).losses

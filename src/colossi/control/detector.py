@@ -122,8 +122,13 @@ class Progress:
 class Stragglers:
     """Ranks that take longer over the same work than their peers, for many steps in a row."""
 
-    def __init__(self, factor: float = policy.STRAGGLER_FACTOR, steps: int = policy.STRAGGLER_STEPS) -> None:
-        self.factor, self.steps = factor, steps
+    def __init__(
+        self,
+        factor: float = policy.STRAGGLER_FACTOR,
+        steps: int = policy.STRAGGLER_STEPS,
+        floor: float = policy.STRAGGLER_FLOOR_SECONDS,
+    ) -> None:
+        self.factor, self.steps, self.floor = factor, steps, floor
         self._slow: dict[int, int] = {}  # rank -> how many steps in a row
         self._told: dict[int, int] = {}  # rank -> how often, so that who stays slow is told of less and less
 
@@ -141,8 +146,10 @@ class Stragglers:
             return None
         rising = sorted(seconds)
         usual = (rising[half - 1] + rising[half]) / 2 if count % 2 else rising[half - 1]
-        limit = self.factor * usual
-        self._slow = {rank: self._slow.get(rank, 0) + 1 for rank in range(count) if seconds[rank] > limit > 0}
+        limit = max(self.factor * usual, usual + self.floor)
+        self._slow = {
+            rank: self._slow.get(rank, 0) + 1 for rank in range(count) if seconds[rank] > limit and usual > 0
+        }
         due = [
             rank for rank, steps in self._slow.items() if steps >= self.steps * 2 ** self._told.get(rank, 0)
         ]

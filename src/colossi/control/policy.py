@@ -42,6 +42,7 @@ STOP_SECONDS = (
 )
 
 STRAGGLER_FACTOR = 1 / 0.75  # its time over its peers' median [NVRx]; jitter of MLPerf steps: p99 1.06
+STRAGGLER_FLOOR_SECONDS = 0.05  # [s] more than its peers; less is the jitter of a shared core
 STRAGGLER_STEPS = 10  # in a row
 
 

@@ -41,6 +41,7 @@ class Command:
     controller: Controller
     per_node: int
     copy_ranks: int
+    snapshot_every: int = 1  # steps
     host: str = "127.0.0.1"
     chaos: Chaos = field(default_factory=Chaos)
     restart: Callable[[str], None] = lambda node: None  # the engine may bring a lost node back
@@ -236,8 +237,11 @@ class Command:
         kind, step = key
         if kind == "corrupted":
             self._fault(f"copies of the weights differ after step {step}", "", None, 0.0)
+            agreed = step - self.snapshot_every  # the one before had been compared
             self.hear(
-                events.CorruptionSuspected(incarnation=incarnation, step=step, fingerprints=fingerprints)
+                events.CorruptionSuspected(
+                    incarnation=incarnation, step=step, fingerprints=fingerprints, agreed=agreed
+                )
             )
         else:
             self.hear(events.FingerprintsTaken(incarnation=incarnation, step=step, fingerprints=fingerprints))

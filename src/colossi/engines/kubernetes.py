@@ -30,12 +30,10 @@ from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
 from colossi.control.actions import Finish
 from colossi.control.events import NodeLost
-from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
-from colossi.engines.local import copy_ranks
 from colossi.engines.manifests import AGENTS, GAVE_UP, GIVEN, JOBSET, OF_JOB, OF_JOBSET, REFUSED, Document
 from colossi.engines.pods import Pods
-from colossi.engines.takeover import controller_of
+from colossi.engines.takeover import command_of
 from colossi.engines.train import begin, is_finished
 from colossi.errors import BadInput, TrainingFailed, WorkFailed
 from colossi.ledger.run import Run
@@ -198,8 +196,7 @@ def conduct(run: Run, lost: SimpleQueue[NodeLost], host: str) -> bool:
     """The controller's loop until the run ends, heard on `host`; true when its goal is reached."""
     spec = run.spec()
     with run.ledger() as ledger:
-        state, _ = controller_of(ledger, spec, Chaos())
-        command = Command(run, ledger, state, spec.cluster.workers_per_node, copy_ranks(spec), host=host)
+        command, _ = command_of(run, ledger, spec, host)
         asyncio.run(_serve(command, lost))
     return isinstance(command.ended, Finish) and not command.ended.stopped
 

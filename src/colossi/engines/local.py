@@ -19,7 +19,7 @@ from pathlib import Path
 
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
-from colossi.engines.takeover import controller_of
+from colossi.engines.takeover import command_of
 from colossi.errors import RunError
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
@@ -32,14 +32,9 @@ COME_BACK_SECONDS = 1.0  # agents of a controller that was killed find us in thi
 
 def run_here(run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None]) -> None:
     """Train until the run is finished or stopped; every event from now on goes to `watch`."""
-    with _alone(run.folder), run.ledger() as ledger:
+    with alone(run.folder), run.ledger() as ledger:
         after = max((number for number, _ in ledger.events()), default=0)
-        controller, took_over = controller_of(ledger, spec, chaos)
-        command = Command(
-            run, ledger, controller, spec.cluster.workers_per_node, copy_ranks(spec), chaos=chaos
-        )
-        command.incarnation = ledger.next_incarnation() - 1
-        command.places = tuple(controller.run.world.nodes) if took_over else ()
+        command, took_over = command_of(run, ledger, spec, chaos=chaos)
         nodes = Nodes(run, spec, command, time.monotonic() + (COME_BACK_SECONDS if took_over else 0))
         command.restart = nodes.restart
 
@@ -54,11 +49,6 @@ def run_here(run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None])
             asyncio.run(_serve(command, look))
         finally:
             nodes.end()
-
-
-def copy_ranks(spec: Spec) -> int:
-    """Ranks that one copy of the model takes."""
-    return spec.layout.shard * spec.layout.expert * spec.layout.tensor
 
 
 async def _serve(command: Command, look: Callable[[], None]) -> None:
@@ -79,7 +69,7 @@ async def _serve(command: Command, look: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the run folder; the system frees it when this process ends, however it ends."""
     with (folder / "lock").open("w") as file:
         try:

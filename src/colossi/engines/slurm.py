@@ -30,9 +30,8 @@ from colossi.control.actions import Finish
 from colossi.engines.agent import Agent, Place
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
-from colossi.engines.local import _alone as alone
-from colossi.engines.local import copy_ranks
-from colossi.engines.takeover import controller_of
+from colossi.engines.local import alone
+from colossi.engines.takeover import command_of
 from colossi.errors import BadInput, ColossiError, TrainingFailed, WorkFailed
 from colossi.files import write_whole
 from colossi.ledger.clock import ENDS
@@ -256,7 +255,10 @@ def ask(*command: str) -> str:
     except FileNotFoundError:
         raise BadInput(f"{command[0]}: not found", "Slurm's commands must be on the PATH") from None
     if done.returncode:
-        raise WorkFailed(" ".join(f"{command[0]}: {done.stderr}".split()), "sinfo shows what there is")
+        said = [
+            line.removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in done.stderr.splitlines()
+        ]
+        raise WorkFailed(f"{command[0]}: {'; '.join(said)}", "sinfo shows what there is")
     return done.stdout
 
 
@@ -267,11 +269,7 @@ def control(run: Run, host: str, agents_live: bool) -> int:
     """The controller's loop until the run ends or the nodes are wanted back; the exit code for the script."""
     spec = run.spec()
     with alone(run.folder), run.ledger() as ledger:
-        state, took_over = controller_of(ledger, spec, Chaos(), agents_live)
-        command = Command(run, ledger, state, spec.cluster.workers_per_node, copy_ranks(spec), host=host)
-        if took_over:
-            command.incarnation = ledger.next_incarnation() - 1
-            command.places = tuple(state.run.world.nodes)
+        command, _ = command_of(run, ledger, spec, host, agents_live=agents_live)
         codes: list[int] = []
         asyncio.run(_serve(command, codes))
     stopped = isinstance(command.ended, Finish) and command.ended.stopped

@@ -1,4 +1,4 @@
-"""Starting the warm standby of a node: `python -m colossi.train RUN --standby FD`, which forks its workers."""
+"""The warm standby of a node: `python -m colossi.train RUN --standby FD`, which forks its workers."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The controller of a run, from its ledger: a new one, or one in the place of another that was killed."""
+"""Command of a run, from its ledger: a new controller, or one in the place of another that was killed."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,8 +7,36 @@ from colossi.control import policy
 from colossi.control.controller import Controller
 from colossi.control.plan import Plan
 from colossi.engines.chaos import Chaos
+from colossi.engines.command import Command
+from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec
+
+
+def command_of(
+    run: Run,
+    ledger: Ledger,
+    spec: Spec,
+    host: str = "127.0.0.1",
+    chaos: Chaos | None = None,
+    agents_live: bool = True,
+) -> tuple[Command, bool]:
+    """What serves the agents of a run, heard on `host`; and whether it takes over from another."""
+    chaos = chaos or Chaos()
+    controller, took_over = controller_of(ledger, spec, chaos, agents_live)
+    command = Command(
+        run,
+        ledger,
+        controller,
+        per_node=spec.cluster.workers_per_node,
+        copy_ranks=spec.layout.shard * spec.layout.expert * spec.layout.tensor,
+        snapshot_every=spec.checkpoint.snapshot_every,
+        host=host,
+        chaos=chaos,
+        incarnation=ledger.next_incarnation() - 1,
+        places=tuple(controller.run.world.nodes) if took_over else (),
+    )
+    return command, took_over
 
 
 def controller_of(
