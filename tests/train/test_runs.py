@@ -173,7 +173,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -
     assert re.match(words, error), error
     assert error.count("\n") == 2 and "\nhint: lower training.learning_rate" in error
     with Run(run).ledger() as ledger:
-        assert len(list(ledger.events("failed"))) == 1
+        assert len(list(ledger.events("gave_up"))) == 1
     assert all(loss == loss for _, loss in report_of(run).losses)
 
 

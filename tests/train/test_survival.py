@@ -1,5 +1,6 @@
 """Runs that outlive what is done to them: whatever dies, the losses are those of a quiet run, bit for bit."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from colossi.channel import Channel, Refused
 from colossi.ledger.run import Run
 
 from .runs import (
@@ -149,10 +151,6 @@ def test_a_worker_dies_while_there_is_no_controller(undisturbed: Losses, tmp_pat
 
 
 def test_who_does_not_know_the_token_is_refused_and_logged(tmp_path: Path) -> None:
-    import json
-
-    from colossi.channel import Channel, Refused
-
     spec, run = spec_file(tmp_path, 400, workers=1), tmp_path / "run"
     process = start("train", spec, "--run", run)
     wait_for_step(run, 1, process)

@@ -234,6 +234,9 @@ class Agent:
                 },
                 files=files,
             )
+            if order["sources"] is not None:  # made for this worker; a region's own descriptor stays open
+                for descriptor in files:
+                    os.close(descriptor)
 
     def _stop(self, incarnation: int) -> None:
         """All workers idle or dead; the answer follows."""

@@ -42,6 +42,7 @@ from colossi.spec import Spec
 WARNED_SECONDS = 120  # before the time limit; a step and a checkpoint must fit in
 LOOK_SECONDS = 0.2  # between two looks into the ledger
 ASK_SECONDS = 5.0  # between two questions to slurmctld, which has others to answer too
+SHARE_SECONDS = 10.0  # for others who read the ledger to let go of it
 ENDING_SECONDS = 0.5  # the same, when the ledger says that the job is about to end
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
@@ -171,13 +172,20 @@ def submit(run: Run, spec: Spec) -> Job:
 
 
 def share(ledger: Path) -> None:
-    """Let several machines write: SQLite's WAL is in one machine's memory, its older journal in a file."""
-    try:
-        with sqlite3.connect(ledger) as connection:
-            connection.execute("PRAGMA journal_mode = DELETE")
-        connection.close()
-    except sqlite3.Error as error:
-        raise WorkFailed(f"{ledger}: {error}", "end what reads it, such as a report, and try again") from None
+    """Let several machines write: SQLite's WAL is memory of one; its older journal is a file for all."""
+    deadline = time.monotonic() + SHARE_SECONDS
+    while True:
+        try:
+            with sqlite3.connect(ledger) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+            connection.close()
+            return
+        except sqlite3.OperationalError as error:  # nobody else may have it open, not even to read
+            if time.monotonic() > deadline:
+                raise WorkFailed(
+                    f"{ledger}: {error}", "end what reads it, such as a report, and try again"
+                ) from None
+            time.sleep(0.05)
 
 
 def follow(run: Run, job: Job, watch: Callable[[Event], None]) -> None:

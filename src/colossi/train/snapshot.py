@@ -11,6 +11,7 @@ fingerprint of a rank's weights: one flipped bit changes it, and copies must hav
 """
 
 import mmap
+import os
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,8 +112,10 @@ def _like(data: Bytes, offset: int, part: Tensor) -> Tensor:
 
 
 def map_region(descriptor: int) -> Bytes:
-    """The memory behind an agent's descriptor; closing the descriptor keeps it."""
-    return np.frombuffer(mmap.mmap(descriptor, 0), dtype=np.uint8)
+    """The memory behind an agent's descriptor, which is closed; the mapping stays."""
+    mapped = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    return np.frombuffer(mapped, dtype=np.uint8)
 
 
 @dataclass(slots=True)
