@@ -46,6 +46,7 @@ class Command:
     chaos: Chaos = field(default_factory=Chaos)
     restart: Callable[[str], None] = lambda node: None  # the engine may bring a lost node back
     agents: dict[str, Line] = field(default_factory=dict)
+    took_over: bool = False  # from a controller that was killed
     incarnation: int = 0
     places: tuple[str, ...] = ()  # node of each place
     step: int = 0
@@ -68,7 +69,7 @@ class Command:
             write_whole(
                 self.run.folder / "controller.json", json.dumps({"address": address, "pid": os.getpid()})
             )
-            self.record("controller_started", pid=os.getpid(), took_over=self.incarnation > 0)
+            self.record("controller_started", pid=os.getpid(), took_over=self.took_over)
             begin()
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)

@@ -33,6 +33,7 @@ def command_of(
         snapshot_every=spec.checkpoint.snapshot_every,
         host=host,
         chaos=chaos,
+        took_over=took_over,
         incarnation=ledger.next_incarnation() - 1,
         places=tuple(controller.run.world.nodes) if took_over else (),
     )
