@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from colossi.engines.agent import KEEP_MEMORY
+from colossi.engines.standby import KEEP_MEMORY
 from colossi.engines.train import begin
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
