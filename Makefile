@@ -40,6 +40,7 @@ check: install ## formatting, lint, types, import contracts
 bench: install ## ratios to peers and to the machine's limits
 	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/python benchmarks/recovery.py
+	@$(BIN)/python benchmarks/snapshot.py
 	@$(BIN)/python benchmarks/controller.py
 
 format: install ## let ruff format everything

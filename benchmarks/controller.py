@@ -63,7 +63,7 @@ def serve(folder: Path, used: int) -> None:
             asyncio.get_running_loop().add_reader(
                 sys.stdin.fileno(), lambda: (sys.stdin.readline(), answer())
             )
-            await command.serve(lambda: None, lambda: None)
+            await command.serve()
 
         asyncio.run(main())
 

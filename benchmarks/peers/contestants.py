@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ class Processes:
                     yield int(entry.name)
 
 
-class Contestant:
+class Contestant(ABC):
     """Two workers in a run folder, and those who look after them."""
 
     name: str
@@ -125,17 +126,17 @@ class Contestant:
         self.good_since = time.monotonic()
         self.launch()
 
+    @abstractmethod
     def launch(self) -> None:
         """Start its processes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self) -> None:
         """Take in what has been logged since the last look."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pid_of(self, rank: int) -> int:
         """The process that has this rank now."""
-        raise NotImplementedError
 
     def parts(self, killed: float) -> dict[str, float]:
         """Where the time went since the kill, if it is known [s]."""
