@@ -82,8 +82,7 @@ class Channel:
 
     def send(self, message: Message, data: memoryview | bytes = b"", files: Sequence[int] = ()) -> None:
         """All of it or an OSError. `files` (descriptors) only over a Unix socket."""
-        body = json.dumps(message | ({"bytes": len(data)} if data else {})).encode()
-        head = LENGTH.pack(len(body)) + body
+        head = frame(message | ({"bytes": len(data)} if data else {}))
         with self._sending:
             if files:
                 sent = socket.send_fds(self.socket, [head], list(files))
@@ -112,18 +111,12 @@ class Channel:
                 if not part:
                     return None, files
                 head += part
-            (length,) = LENGTH.unpack(head)
-            if length > LARGEST:
-                raise ValueError(f"a message of {length} bytes")
-            body = bytearray(length)
+            body = bytearray(length_of(head))
             if not self.read_into(memoryview(body)):
                 return None, files
         except ConnectionError:
             return None, files
-        message = json.loads(body)
-        if not isinstance(message, dict):
-            raise ValueError("a message is a JSON object")
-        return message, files
+        return message_of(body), files
 
     def read_into(self, buffer: memoryview) -> bool:
         """Fill the buffer with raw bytes; False if the other end goes before it is full."""
@@ -147,6 +140,28 @@ class Channel:
 def pair() -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection between a parent and its child."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def frame(message: Message) -> bytes:
+    """A message as it is sent."""
+    body = json.dumps(message).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def length_of(head: bytes) -> int:
+    """The bytes that follow the first LENGTH.size of a frame; a ValueError if it can be none of ours."""
+    (length,) = LENGTH.unpack(head)
+    if length > LARGEST:
+        raise ValueError(f"a message of {length} bytes")
+    return int(length)
+
+
+def message_of(body: bytes | bytearray) -> Message:
+    """What follows; a ValueError if it is no message."""
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")
+    return message
 
 
 def new_challenge() -> str:

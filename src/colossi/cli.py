@@ -77,7 +77,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train the model of a spec through all failures; the same command resumes a run that was stopped."""
-    from colossi.engines import slurm
     from colossi.engines.chaos import Chaos
     from colossi.engines.local import run_here
     from colossi.engines.train import begin, is_finished
@@ -90,7 +89,9 @@ def train(
     faults = Chaos.parse(chaos)
     chosen = [f"cluster.engine={engine}"] if engine else []
     spec = read_spec(spec_file, [*(overrides or []), *chosen], needs=("data", "training"))
-    if spec.cluster.engine == "slurm":
+    if on_slurm := spec.cluster.engine == "slurm":
+        from colossi.engines import slurm
+
         slurm.refuse_what_cannot_be(faults)
     run = Run(run_folder or Path("runs") / spec.name)
     refuse_another_run(run.folder, spec)
@@ -99,7 +100,7 @@ def train(
             _, corpus = begin(run.folder, spec, progress)
         for source in corpus.report:
             _say(describe(source))
-        job = slurm.submit(run, spec) if spec.cluster.engine == "slurm" else None
+        job = slurm.submit(run, spec) if on_slurm else None
         if job:
             _say(f"Slurm job {job.number}: {run.folder / 'slurm.sh'}\n")
         with Display(spec.name, history=run.events()) as display:

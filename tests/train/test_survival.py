@@ -169,6 +169,19 @@ def test_who_does_not_know_the_token_is_refused_and_logged(tmp_path: Path) -> No
         assert not any(event.text("node") == "stranger" for _, event in ledger.events("node_joined"))
 
 
+def test_workers_that_cannot_even_start_are_an_error_at_once(tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('torch is broken here')")
+    spec, run = spec_file(tmp_path, 3, workers=1), tmp_path / "run"
+    done = colossi("train", spec, "--run", run, env={"PYTHONPATH": str(broken.parent)})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: node-0: its agent ended before it could begin" in done.stderr
+    log = run / "logs" / "node-0.log"
+    assert f"hint: its log is {log}" in done.stderr and "torch is broken here" in log.read_text()
+    assert processes_of(run) == []
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_hundred_random_faults_change_nothing(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ class Agent:
                 if kind == "worker":
                     self._from_worker(who, message)
                 if kind == "standby":
+                    if message is None and not self.warm:
+                        return 1  # it cannot even start: another would not either; its log says why
                     self._from_standby(message)
             if not self._look_after():
                 self._kill_all()
@@ -149,7 +151,6 @@ class Agent:
         """False when it is over."""
         if channel is not self.controller:
             return True
-        self.heard = time.monotonic()
         if message is None:
             self.controller, self.lost_at = None, time.monotonic()
             return True
@@ -302,6 +303,11 @@ class Agent:
                 message = channel.receive()
             except (OSError, ValueError):
                 message = None
+            # Here, not when it is handled: fetching a snapshot may keep the handling thread for seconds.
+            if kind == "controller":
+                self.heard = time.monotonic()
+            elif kind == "worker":
+                who.heard = time.monotonic()
             self.happened.put((kind, who, message))
 
     def _from_standby(self, message: Message | None) -> None:
@@ -330,11 +336,11 @@ class Agent:
     def _from_worker(self, worker: Worker, message: Message | None) -> None:
         if message is None or worker.number not in self.workers:
             return  # its exit is told by the standby
-        worker.heard, kind, rank = time.monotonic(), message["say"], worker.rank
+        kind, rank = message["say"], worker.rank
         if kind == "stopped":
             if message["incarnation"] == self.incarnation:
                 worker.rank = None
-        elif rank is None or kind in ("beat", "ready"):
+        elif rank is None or kind == "beat":
             return
         elif kind == "region":
             region = self.memory.region(rank, message["manifest"])

@@ -60,8 +60,8 @@ class Command:
     _reasons: list[str] = field(default_factory=list)
     _lines: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def serve(self, begin: Callable[[], None], watch: Callable[[], None]) -> None:
-        """Until the run is finished, stopped or given up; `begin` when agents can come, `watch` each tick."""
+    async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
+        """Until the run is finished, stopped or given up; `watch` is called ten times a second."""
         self._token = token_of(self.run.folder)
         server = await asyncio.start_server(self._meet, self.host, 0, limit=LARGEST, backlog=1024)
         async with server:
@@ -70,7 +70,6 @@ class Command:
                 self.run.folder / "controller.json", json.dumps({"address": address, "pid": os.getpid()})
             )
             self.record("controller_started", pid=os.getpid(), took_over=self.took_over)
-            begin()
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
                 self._tick()
@@ -95,6 +94,10 @@ class Command:
         """End at once, whatever is lost."""
         self.record("stopped", self.step, why=why)
         self.ended = actions.GiveUp(why=why, hint="the same command goes on from the newest checkpoint")
+
+    def give_up(self, why: str, hint: str) -> None:
+        """The engine has no nodes to give."""
+        self._do(actions.GiveUp(why=why, hint=hint))
 
     def hear(self, event: events.Event) -> None:
         """Tell the controller, and do what it wants."""
@@ -279,6 +282,8 @@ class Command:
                 self._tell(node, {"do": "wish", "wish": wish})
         elif isinstance(action, actions.Distrust):
             self._distrust(action)
+        elif isinstance(action, actions.Check):
+            pass  # no check is there yet: the node stays aside (docs/survival.md)
         elif isinstance(action, actions.Quarantine):
             self.record("quarantined", self.step, node=action.node, why=action.why)
         elif isinstance(action, actions.Note):

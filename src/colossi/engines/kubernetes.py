@@ -204,7 +204,7 @@ def conduct(run: Run, lost: SimpleQueue[NodeLost], host: str) -> bool:
 async def _serve(command: Command, lost: SimpleQueue[NodeLost]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, command.stop_wanted, "the cluster wants its machines back")
-    await command.serve(lambda: None, lambda: hang_up(command, lost))
+    await command.serve(lambda: hang_up(command, lost))
 
 
 def hang_up(command: Command, lost: SimpleQueue[NodeLost]) -> None:

@@ -6,10 +6,9 @@ The same frames and the same proof as channel.py, whose other end is the agent's
 
 import asyncio
 import contextlib
-import json
 from dataclasses import dataclass
 
-from colossi.channel import LARGEST, LENGTH, Message, is_proof, new_challenge, proof
+from colossi.channel import LENGTH, Message, frame, is_proof, length_of, message_of, new_challenge, proof
 from colossi.control import events
 
 
@@ -45,19 +44,13 @@ async def admit(
 
 async def read(reader: asyncio.StreamReader) -> Message:
     """The next message; EOFError when the other end is gone."""
-    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-    if length > LARGEST:
-        raise ValueError(f"a message of {length} bytes")
-    message = json.loads(await reader.readexactly(length))
-    if not isinstance(message, dict):
-        raise ValueError("a message is a JSON object")
-    return message
+    length = length_of(await reader.readexactly(LENGTH.size))
+    return message_of(await reader.readexactly(length))
 
 
 def write(writer: asyncio.StreamWriter, message: Message) -> None:
     """Without waiting for it to be sent."""
-    body = json.dumps(message).encode()
-    writer.write(LENGTH.pack(len(body)) + body)
+    writer.write(frame(message))
 
 
 def held(message: Message) -> events.Held:

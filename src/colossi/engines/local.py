@@ -33,7 +33,7 @@ COME_BACK_SECONDS = 1.0  # agents of a controller that was killed find us in thi
 def run_here(run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None]) -> None:
     """Train until the run is finished or stopped; every event from now on goes to `watch`."""
     with alone(run.folder), run.ledger() as ledger:
-        after = max((number for number, _ in ledger.events()), default=0)
+        after = ledger.newest()
         command, took_over = command_of(run, ledger, spec, chaos=chaos)
         nodes = Nodes(run, spec, command, time.monotonic() + (COME_BACK_SECONDS if took_over else 0))
         command.restart = nodes.restart
@@ -65,7 +65,7 @@ async def _serve(command: Command, look: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ask)
-    await command.serve(lambda: None, look)
+    await command.serve(look)
 
 
 @contextmanager
@@ -104,6 +104,10 @@ class Nodes:
     def start_what_is_due(self) -> None:
         """Those that are not there already."""
         now, cluster = time.monotonic(), self.spec.cluster
+        for node, agent in self._started.items():
+            if agent.poll() and node not in self.command.agents and node not in self._due:
+                log = self.run.logs / f"{node}.log"
+                self.command.give_up(f"{node}: its agent ended before it could begin", f"its log is {log}")
         if self.command.step and not self._spares:  # they would only slow the others' beginning
             self._spares = True
             spares = range(cluster.nodes, cluster.nodes + cluster.spares)

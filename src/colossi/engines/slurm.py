@@ -163,7 +163,7 @@ def submit(run: Run, spec: Spec) -> Job:
         if state_of(job, script) not in ENDED:
             return job
     with alone(run.folder), run.ledger() as ledger:
-        after = max((number for number, _ in ledger.events()), default=0)
+        after = ledger.newest()
     share(run.ledger_file)
     write_whole(script, batch_script(run.folder, spec))
     job = Job(ask("sbatch", "--parsable", str(script)).strip().partition(";")[0], after)
@@ -192,7 +192,7 @@ def follow(run: Run, job: Job, watch: Callable[[Event], None]) -> None:
     """Until the job has ended; every event from now on goes to `watch`. Ctrl-C: save and stop; twice: end."""
     script = run.folder / "slurm.sh"
     with run.ledger() as ledger, _interrupts() as interrupts:
-        after = max((number for number, _ in ledger.events()), default=0)
+        after = ledger.newest()
         state, obeyed, ending = "UNKNOWN", 0, False
         next_question = 0.0
         while state not in ENDED:
@@ -293,7 +293,7 @@ async def _serve(command: Command, codes: list[int]) -> None:
         (signal.SIGTERM, "its Slurm job is to end", 0),
     ):
         loop.add_signal_handler(number, _on_signal, command, why, codes, code)
-    await command.serve(lambda: None, lambda: None)
+    await command.serve()
 
 
 def _on_signal(command: Command, why: str, codes: list[int], code: int) -> None:

@@ -102,6 +102,12 @@ class Ledger:
             yield from page
             after = page[-1][0]
 
+    def newest(self) -> int:
+        """The highest id so far; 0 for a new ledger."""
+        with self._damage_is_ours(), self._engine.connect() as connection:
+            highest: int | None = connection.scalar(sa.select(sa.func.max(EVENTS.c.id)))
+        return highest or 0
+
     def next_incarnation(self) -> int:
         """One more than the highest so far; 1 for a new ledger."""
         with self._damage_is_ours(), self._engine.connect() as connection:

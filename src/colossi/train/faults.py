@@ -13,6 +13,8 @@ from torch import nn
 
 from colossi.model.matrix import local
 
+BIT = 20  # of the mantissa: the weight changes by an eighth at most, and the loss hardly
+
 
 class Faults:
     """Carries out what the agent passes on."""
@@ -32,15 +34,14 @@ class Faults:
             if kind == "hang":
                 time.sleep(1e9)
             if kind == "slow":
-                self._slow = float(fault.get("seconds", 1.0))
+                self._slow = fault["seconds"]
             if kind == "flip":
-                flip_a_bit(model, int(fault.get("bit", 20)))
+                flip_a_bit(model)
 
 
 @torch.no_grad()
-def flip_a_bit(model: nn.Module, bit: int) -> None:
+def flip_a_bit(model: nn.Module) -> None:
     """Silent corruption: one bit of one weight is another, and nobody is told."""
-    name, parameter = max(model.named_parameters(), key=lambda entry: local(entry[1]).numel())
-    del name
-    words = local(parameter).detach().view(-1).view(torch.int32)
-    words[words.numel() // 2] ^= 1 << bit
+    weights = max((local(parameter) for parameter in model.parameters()), key=torch.Tensor.numel)
+    words = weights.detach().view(-1).view(torch.int32)
+    words[words.numel() // 2] ^= 1 << BIT

@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import socket
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ class Order:
     store: str  # host:port of the rendezvous
     replicate: int  # copies of the model
     restore: int  # a step in memory, or -1: the newest checkpoint
-    sources: list[dict[str, Any]]  # of the snapshots to restore from: manifest, sums, and file or -1
+    sources: list[dict[str, Any]]  # of the snapshots to restore from: manifest, sums, and where in which file
     fetched: bool  # the sources came from another node
     alike_nearby: bool  # every node has workers with each part of the model
     files: list[int] = field(default_factory=list)
@@ -53,11 +52,10 @@ class Link:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.orders: queue.Queue[Order | None] = queue.Queue()
+        self.orders: queue.Queue[Order] = queue.Queue()
         self.regions: queue.Queue[tuple[int, int]] = queue.Queue()
         self.wishes = 0
         self.faults: queue.Queue[dict[str, Any]] = queue.Queue()  # made on purpose, by --chaos
-        self.progress = 0  # grows with each thing that gets done
         self._current = 0  # the incarnation that is on; 0 for none
         self._stopped = 0  # all up to this one must end
         self._sheltered = 0
@@ -188,7 +186,7 @@ class Link:
 
     def _beat(self) -> None:
         while True:
-            self.say("beat", progress=self.progress)
+            self.say("beat")
             time.sleep(BEAT_SECONDS)
 
 
@@ -196,18 +194,20 @@ def _sockets() -> set[int]:
     """The descriptors of this process that are sockets of the network."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError, ValueError):
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode) and _family(int(name)) != socket.AF_UNIX:
+        with contextlib.suppress(OSError), _borrowed(int(name)) as each:
+            if each.family != socket.AF_UNIX:
                 found.add(int(name))
     return found
 
 
-def _family(descriptor: int) -> int:
-    borrowed = socket.socket(fileno=descriptor)
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A socket of somebody else, which stays open; an OSError for what is no socket."""
+    each = socket.socket(fileno=descriptor)
     try:
-        return borrowed.family
+        yield each
     finally:
-        borrowed.detach()
+        each.detach()
 
 
 def _shut(descriptor: int) -> None:
@@ -215,10 +215,6 @@ def _shut(descriptor: int) -> None:
 
     Its listening sockets (without a peer, so an OSError here) must stay: it dies of a broken one.
     """
-    with contextlib.suppress(OSError):
-        borrowed = socket.socket(fileno=descriptor)
-        try:
-            borrowed.getpeername()
-            borrowed.shutdown(socket.SHUT_RDWR)
-        finally:
-            borrowed.detach()
+    with contextlib.suppress(OSError), _borrowed(descriptor) as each:
+        each.getpeername()
+        each.shutdown(socket.SHUT_RDWR)

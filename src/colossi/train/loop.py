@@ -58,6 +58,7 @@ class Training:
     optimizer: Optimizer
     saver: Saver
     record: Record
+    tell: Callable[..., None]  # the controller: rank 0 does
     link: Link | None  # None under torchrun: nobody to tell, no snapshots
     snapshots: Snapshots | None
     faults: Faults
@@ -84,7 +85,7 @@ def train(run: Run, order: Order, device: torch.device, link: Link | None) -> No
         training = _set_up(run, spec, order, device, record, link, _known_peak(ledger, order))
         start = _restore(training, run, order)
         try:
-            _run_steps(training, start, order)
+            _run_steps(training, start)
         except BaseException:
             if link is not None:
                 link.ending()
@@ -99,12 +100,11 @@ def _known_peak(ledger: Ledger, order: Order) -> float:
     """FLOP/s of all workers, as an earlier incarnation has measured them; 0 if none has."""
     if order.rank != 0:
         return 0.0
-    known = [e for _, e in ledger.events("run_started") if e.number("peak_flops") and e.whole("world")]
-    return (
-        (known[-1].number("peak_flops") or 0.0) * order.ranks / (known[-1].whole("world") or 1)
-        if known
-        else 0.0
-    )
+    for _, event in reversed(list(ledger.events("run_started"))):
+        peak, world = event.number("peak_flops"), event.whole("world")
+        if peak and world:
+            return peak * order.ranks / world
+    return 0.0
 
 
 def _set_up(
@@ -148,6 +148,7 @@ def _set_up(
         optimizer=optimizer,
         saver=Saver(run.checkpoints, spec.checkpoint.keep, group),
         record=record,
+        tell=link.say if link is not None and order.rank == 0 else _say_nothing,
         link=link,
         snapshots=_snapshots(grok, optimizer, spec, order, link),
         faults=Faults(link.faults if link else None),
@@ -216,9 +217,9 @@ def _resume(training: Training, run: Run, order: Order) -> int:
     return step_of(folder)
 
 
-def _run_steps(training: Training, start: int, order: Order) -> None:
+def _run_steps(training: Training, start: int) -> None:
     assert training.spec.training is not None
-    parameters, link = list(training.grok.parameters()), training.link
+    parameters = list(training.grok.parameters())
     total, every = training.spec.training.total_steps, training.spec.checkpoint.every
     saved = start
     for step in range(start + 1, total + 1):
@@ -231,14 +232,13 @@ def _run_steps(training: Training, start: int, order: Order) -> None:
             saved = step
         if stopping:
             break
-    if saved > start or start == total:
-        _wait_for_last(training, saved, start)
+    if saved > start:
+        _wait_for_last(training, saved)
     if saved == total:
         training.record("finished", total)
     else:
         training.record("stopped", saved, why="asked to stop")
-    if link is not None and order.rank == 0:
-        link.say("done", step=saved, stopped=saved < total)
+    training.tell("done", step=saved, stopped=saved < total)
 
 
 def _one_step(training: Training, step: int, parameters: list[nn.Parameter]) -> StepResult:
@@ -273,10 +273,7 @@ def _one_step(training: Training, step: int, parameters: list[nn.Parameter]) -> 
         )
         if training.snapshots is not None:
             training.snapshots.begin(step, training.state(), result.fingerprint)
-    if link is not None:
-        link.progress = step
-        if training.world.mesh is None or dist.get_rank() == 0:
-            link.say("step", step=step, busy=result.busy_seconds)
+    training.tell("step", step=step, busy=result.busy_seconds)
     return result
 
 
@@ -314,7 +311,6 @@ def _record_saves(training: Training) -> list[Saved]:
     for saved in ended:
         if saved.why:
             training.record("checkpoint_failed", saved.step, why=saved.why)
-            _tell(training, saved)
         else:
             training.record(
                 "checkpoint_complete",
@@ -323,20 +319,13 @@ def _record_saves(training: Training) -> list[Saved]:
                 stall_seconds=saved.stall_seconds,
                 bytes=saved.nbytes,
             )
-            _tell(training, saved)
+        training.tell("checkpoint", step=saved.step, seconds=saved.seconds, why=saved.why)
     return ended
 
 
-def _tell(training: Training, saved: Saved) -> None:
-    if training.link is not None and (training.world.mesh is None or dist.get_rank() == 0):
-        training.link.say("checkpoint", step=saved.step, seconds=saved.seconds, why=saved.why)
-
-
-def _wait_for_last(training: Training, saved: int, start: int) -> None:
+def _wait_for_last(training: Training, saved: int) -> None:
     """The run is finished, or stopped, only when its last checkpoint is whole."""
     training.saver.wait()
-    if saved == start:
-        return
     ends = {end.step: end.why for end in _record_saves(training)}
     if why := ends.get(saved, "the save never ended"):
         raise CheckpointFailed(
@@ -352,5 +341,5 @@ def _recorder(ledger: Ledger, incarnation: int) -> Record:
     return record
 
 
-def _say_nothing(kind: str, step: int | None, **data: Any) -> None:
+def _say_nothing(kind: str, step: int | None = None, **data: Any) -> None:
     """Every rank but the first."""

@@ -7,7 +7,7 @@ micro-batches and of ranks simply add up, and no layout changes the result beyon
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -90,7 +90,7 @@ def forward_backward(
     busy = before + time.monotonic() - start
     own = sum_gradients(parameters, world)
     norm = float(gradient_norm(parameters, world))
-    return replace(found.result(counts, spec, world, norm, wishes(), busy), fingerprint=own)
+    return found.result(counts, spec, world, norm, wishes(), busy, own)
 
 
 def total_loss(losses: Losses, counts: Counts, spec: Spec) -> Tensor:
@@ -127,7 +127,14 @@ class _Sums:
         self.router_max = torch.maximum(self.router_max, losses.router_max)
 
     def result(
-        self, counts: Counts, spec: Spec, world: World, norm: float, wishes: Wishes, busy: float
+        self,
+        counts: Counts,
+        spec: Spec,
+        world: World,
+        norm: float,
+        wishes: Wishes,
+        busy: float,
+        fingerprint: int,
     ) -> StepResult:
         assert spec.training is not None
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if world.mesh is not None else (0, 1)
@@ -153,7 +160,7 @@ class _Sums:
             stop=stop > 0,
             checkpoint=checkpoint > 0,
             corrupted=corrupted > 0,
-            fingerprint=0,
+            fingerprint=fingerprint,
             busy_seconds=seconds,
         )
 

@@ -33,10 +33,8 @@ def work(channel: Channel, folder: Path) -> int:
     link = Link(channel)
     link.listen()
     run = open_run(folder)
-    link.say("ready")
     while True:
         order = link.orders.get()
-        assert order is not None
         try:
             with link.incarnation(order.incarnation):
                 _take_part(run, order, link)
