@@ -1,50 +1,15 @@
-"""A report of small histories worked out by hand, and what holds for every history."""
+"""A report of small histories worked out by hand."""
 
-import functools
-import itertools
 import json
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from colossi.ledger.clock import BEGINS, BESIDE, LOSSES, PARTS, Account, Interruption, World, account
-from colossi.ledger.events import JSON, KINDS, Event
+from colossi.ledger.clock import Interruption
+from colossi.ledger.events import Event
 from colossi.ledger.report import Evaluation, report
 
-
-def at(time: float, kind: str, incarnation: int = 1, step: int | None = None, **data: JSON) -> Event:
-    return Event(time=time, kind=kind, incarnation=incarnation, step=step, data=data)
-
-
-def done(
-    time: float, step: int, loss: float = 1.0, incarnation: int = 1, seconds: float = 1.0, stall: float = 0.0
-) -> Event:
-    return at(
-        time, "step_done", incarnation, step, loss=loss, tokens=100, seconds=seconds, stall_seconds=stall
-    )
-
-
-def start(time: float, incarnation: int = 1, **data: JSON) -> Event:
-    known: dict[str, JSON] = {"flops_per_token": 1e6, "peak_flops": 1e9, "steps": 5, "workers": 2}
-    return at(time, "run_started", incarnation, None, **(known | data))
-
-
-def world(
-    time: float, incarnation: int, workers: int, missing: int = 0, spares: int = 0, reason: str = ""
-) -> Event:
-    data: dict[str, JSON] = {"workers": workers, "missing": missing, "spares": spares, "reason": reason}
-    return at(time, "incarnation_started", incarnation, None, **data)
-
-
-def parts(**seconds: float) -> dict[str, float]:
-    return dict.fromkeys(PARTS, 0.0) | seconds
-
-
-def lost(**seconds: float) -> dict[str, float]:
-    return dict.fromkeys(LOSSES, 0.0) | seconds
-
+from .histories import at, done, lost, parts, start, world
 
 # ---- a run of before there was a controller: two workers, nothing but run_started says so
 
@@ -461,91 +426,3 @@ def test_json_has_the_promised_keys_and_full_precision() -> None:
         "evaluations",
     }
     assert promised <= told.keys()
-
-
-# ---- what holds for every history
-
-numbers = st.one_of(st.floats(), st.integers(-5, 5), st.none(), st.text(max_size=2))
-KEYS = [
-    *("loss", "seconds", "stall_seconds", "snapshot_seconds", "seconds_to_detect", "tokens", "peak_flops"),
-    *("rank", "steps", "task", "reason", "workers", "missing", "spares"),
-]
-wild = st.builds(
-    Event,
-    time=st.floats(0, 1e4),
-    kind=st.sampled_from([*sorted(KINDS), "step_done", "fault", "incarnation_started"]),
-    incarnation=st.integers(0, 4),
-    step=st.one_of(st.none(), st.integers(0, 8)),
-    data=st.dictionaries(st.sampled_from(KEYS), numbers),
-)
-close = functools.partial(pytest.approx, rel=1e-9, abs=1e-6)
-
-
-@given(st.lists(wild, max_size=30), st.booleans())
-@settings(max_examples=200, deadline=None)
-def test_every_history_adds_up(history: list[Event], in_order: bool) -> None:
-    if in_order:
-        history = sorted(history, key=lambda event: event.time)
-    told = report(history)
-    assert math.fsum(told.time.values()) == told.worker_seconds
-    assert all(seconds >= 0 for seconds in told.time.values())
-    assert told.goodput is None or 0 <= told.goodput <= 1
-    assert told.ettr is None or 0 <= told.ettr <= 1 + 1e-9
-    assert [step for step, _ in told.losses] == sorted({step for step, _ in told.losses})
-    json.dumps(told.as_json(), allow_nan=False)
-
-
-@given(st.lists(wild, max_size=30))
-@settings(max_examples=200, deadline=None)
-def test_the_interruptions_have_all_that_was_lost(history: list[Event]) -> None:
-    told = report(history)
-    for part in LOSSES:
-        cost = math.fsum(one.worker_seconds[part] for one in told.interruptions)
-        if part in ("detection", "restart"):
-            assert cost == close(told.time[part])
-        else:  # steps can be done again, and nodes be missing, without an interruption
-            assert cost <= told.time[part] + 1e-6
-
-
-@given(st.lists(wild, max_size=30))
-@settings(max_examples=100, deadline=None)
-def test_the_timeline_has_no_gap(history: list[Event]) -> None:
-    told, end = report(history), 0.0
-    for span in told.timeline:
-        assert span.begin == close(end)
-        end = span.begin + span.seconds
-    assert end == close(told.wall_seconds)
-    assert all(0 <= one.elapsed <= told.wall_seconds for one in told.interruptions)
-
-
-def life(history: list[Event]) -> list[Event]:
-    """In order of incarnation and time, without what belongs to no training."""
-    return sorted(
-        (event for event in history if event.kind not in BESIDE),
-        key=lambda event: (event.incarnation, event.time),
-    )
-
-
-@given(st.lists(wild, max_size=30))
-@settings(max_examples=100, deadline=None)
-def test_the_wall_and_the_pauses_cover_the_whole_life(history: list[Event]) -> None:
-    history = life(history)
-    spent = account(history)
-    highest = max((event.time for event in history), default=0.0)
-    first = history[0].time if history else 0.0
-    assert spent.wall + spent.paused <= highest - first + 1e-6
-
-
-@given(st.lists(wild, max_size=30))
-@settings(max_examples=100, deadline=None)
-def test_every_worker_counts_as_long_as_its_world_lasts(history: list[Event]) -> None:
-    history = [event for event in life(history) if event.kind not in ("finished", "stopped")]
-    spent: Account = account(history)
-    times = [*itertools.accumulate((event.time for event in history), max)]
-    begun = next((event for event in history if event.kind in BEGINS), None)
-    total, number, now = 0.0, 0, World.of(begun) if begun else World()
-    for event, begin, end in zip(history, times, times[1:], strict=False):
-        if event.kind in BEGINS and event.incarnation > number:
-            number, now = event.incarnation, World.of(event)
-        total += (end - begin) * (now.workers + now.missing + now.spares)
-    assert math.fsum(spent.parts.values()) == close(total)
