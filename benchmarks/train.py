@@ -29,13 +29,12 @@ from measure import Clock, MatrixProducts, take_turns
 from plain_gpt import PlainGPT, plain_step
 
 from colossi.data.corpus import Batch
-from colossi.model.grok import Grok
 from colossi.spec.size import count_parameters, flops_per_token
 from colossi.spec.spec import Spec
 from colossi.train.checkpoint import Saver
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import build_model
+from colossi.train.parallel import Parts, build_model
 from colossi.train.step import forward_backward
 
 CHARACTERS = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 6, "vocabulary": 65}
@@ -72,7 +71,7 @@ class Trainee:
 
     spec: Spec
     batch: Batch
-    grok: Grok
+    parts: Parts
     optimizer: Optimizer
     world: World
     done: int = 0
@@ -84,19 +83,18 @@ class Trainee:
         spec = Spec.model_validate({"name": "benchmark", "model": model, "training": training})
         assert spec.training is not None
         world = World.make(spec.layout, torch.device("cpu"), 1)
-        grok = build_model(spec, world)
-        return cls(spec, random_batch(spec), grok, Optimizer(grok, spec.training), world)
+        parts = build_model(spec, world)
+        return cls(spec, random_batch(spec), parts, Optimizer(parts, spec.training, world), world)
 
     def step(self) -> None:
         """What the training loop does in a step, but for reading data and writing to the ledger."""
         self.done += 1
-        parameters = list(self.grok.parameters())
-        found = forward_backward(self.grok, self.batch, self.spec, self.world, parameters)
+        found = forward_backward(self.parts, self.batch, self.spec, self.world)
         self.optimizer.step(self.done, min(1.0, 1.0 / found.gradient_norm))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint of it holds."""
-        weights = {f"model.{name}": p.detach() for name, p in self.grok.named_parameters()}
+        weights = {f"model.{name}": p.detach() for name, p in self.parts.weights().items()}
         return weights | self.optimizer.state()
 
     @property

@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "an impossible combination": (
         ["train", LAPTOP, "--set", "layout.expert=3"],
-        f"error: {LAPTOP}, with --set layout.expert=3: layout.shard * expert * tensor = 3 does not divide",
+        f"error: {LAPTOP}, with --set layout.expert=3: layout.expert = 3 does not divide",
     ),
     "training without data": (["train", "bare.toml"], "error: bare.toml: table [data] is missing"),
     "a report of no folder": (["report", "absent"], "error: absent: no such folder"),

@@ -26,11 +26,10 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from colossi.data.corpus import Batch, Corpus
 from colossi.ledger.run import Run, checkpoint_name, open_run, step_of
-from colossi.model.grok import Grok
 from colossi.spec.spec import Spec
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import build_model, initialise
+from colossi.train.parallel import Parts, build_model, initialise
 from colossi.train.step import forward_backward
 
 RANKS = 2
@@ -67,7 +66,7 @@ class Trainee:
     run: Run
     spec: Spec
     corpus: Corpus
-    grok: Grok
+    parts: Parts
     optimizer: Optimizer
     world: World
     saving: Future[Any] | None = field(default=None)
@@ -80,8 +79,9 @@ class Trainee:
         spec = run.spec()
         assert spec.training is not None
         world = World(spec.layout, CPU, None)
-        grok = build_model(spec, world)
-        return cls(run, spec, Corpus.open(run.corpus_folder()), grok, Optimizer(grok, spec.training), world)
+        parts = build_model(spec, world)
+        optimizer = Optimizer(parts, spec.training, world)
+        return cls(run, spec, Corpus.open(run.corpus_folder()), parts, optimizer, world)
 
     @property
     def global_batch(self) -> int:
@@ -97,21 +97,19 @@ class Trainee:
     def step(self, step: int, rank: int) -> float:
         """Forward, backward, all-reduce and the optimizer, as colossi's loop does them; the loss."""
         assert self.spec.training is not None
-        found = forward_backward(
-            self.grok, self.batch(step, rank), self.spec, self.world, list(self.grok.parameters())
-        )
+        found = forward_backward(self.parts, self.batch(step, rank), self.spec, self.world)
         self.optimizer.step(step, min(1.0, self.spec.training.clip / found.gradient_norm))
         return found.loss
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        weights = {f"model.{name}": p.detach() for name, p in self.grok.named_parameters()}
+        weights = {f"model.{name}": p.detach() for name, p in self.parts.weights().items()}
         return weights | self.optimizer.state()
 
     def restore(self) -> int:
         """Load the newest whole checkpoint, which rank 0 chooses, or begin; the steps that are done."""
         assert self.spec.training is not None
-        for parameter in self.grok.parameters():
+        for parameter in self.parts.parameters():
             parameter.grad = None  # of a step that was broken off
         newest: list[Path | None] = [None]
         if dist.get_rank() == 0:
@@ -119,8 +117,8 @@ class Trainee:
             newest = [max(whole, default=None)]
         dist.broadcast_object_list(newest)
         if newest[0] is None:
-            initialise(self.grok, self.spec.training.seed)
-            self.optimizer = Optimizer(self.grok, self.spec.training)
+            initialise(self.parts.stages()[0], self.spec.training.seed)
+            self.optimizer = Optimizer(self.parts, self.spec.training, self.world)
             return 0
         state = self.state()
         dcp.load(state, checkpoint_id=newest[0], no_dist=True)

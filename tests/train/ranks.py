@@ -34,7 +34,7 @@ def spec_of(
     return Spec.model_validate(
         {
             "name": "tiny",
-            "model": SIZES | (model or {}),
+            "model": SIZES | {"layers": 4} | (model or {}),
             "training": run | (training or {}),
             "layout": layout or {},
             "cluster": {"workers_per_node": ranks},

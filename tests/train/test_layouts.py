@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from colossi.data.corpus import Batch
@@ -25,6 +26,11 @@ ALONE = [
     {axis: n} for n in (2, 4) for axis in AXES if not (axis == "tensor" and n == 4)
 ]  # two key-value heads
 PAIRS = [{a: 2, b: 2} for a, b in itertools.combinations(AXES, 2)]
+PIPELINES = [  # schedules, alone and with weights that are gathered and experts that are dealt out
+    {"pipeline": 2, "schedule": schedule, "interleave": interleave, **other}
+    for schedule, interleave in (("1f1b", 2), ("zero-bubble", 1), ("zero-bubble", 2), ("zero-bubble-v", 2))
+    for other in ({}, {"shard": 2} if schedule == "zero-bubble-v" else {"shard": 2, "expert": 2})
+]
 
 
 def batch_of(spec: Spec, world: World, step: int) -> Batch:
@@ -47,13 +53,13 @@ def train(rank: int, ranks: int, spec: Spec, steps: int) -> tuple[list[float], d
     """The losses, the whole gradient of the first step, and the first step's other figures."""
     assert spec.training is not None
     world = World.make(spec.layout, torch.device("cpu"), ranks)
-    grok = build_model(spec, world)
-    optimizer, parameters = Optimizer(grok, spec.training), list(grok.parameters())
+    parts = build_model(spec, world)
+    optimizer = Optimizer(parts, spec.training, world)
     losses, gradients, figures = [], {}, []
     for step in range(1, steps + 1):
-        found = forward_backward(grok, batch_of(spec, world, step), spec, world, parameters)
+        found = forward_backward(parts, batch_of(spec, world, step), spec, world)
         if step == 1:
-            gradients = {name: whole(p.grad).clone() for name, p in grok.named_parameters()}
+            gradients = all_stages({name: whole(p.grad).clone() for name, p in parts.kept().items()}, world)
             figures = [
                 found.gradient_norm,
                 found.balance_loss,
@@ -66,15 +72,25 @@ def train(rank: int, ranks: int, spec: Spec, steps: int) -> tuple[list[float], d
     return losses, gradients, figures
 
 
+def all_stages(gradients: dict[str, Any], world: World) -> dict[str, Any]:
+    """Those of every part of the model, put together."""
+    group = world.group("pipeline")
+    if group is None:
+        return gradients
+    by_stage: list[dict[str, Any]] = [{}] * group.size()
+    dist.all_gather_object(by_stage, gradients, group=group)
+    return {name: gradient for stage in by_stage for name, gradient in stage.items()}
+
+
 def whole(gradient: Any) -> torch.Tensor:
     return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient  # type: ignore[no-any-return]
 
 
-def size(layout: dict[str, int]) -> int:
-    return int(np.prod(list(layout.values())))
+def size(layout: dict[str, Any]) -> int:
+    return int(np.prod([layout.get(axis, 1) for axis in AXES]))
 
 
-def name(layout: dict[str, int]) -> str:
+def name(layout: dict[str, Any]) -> str:
     return " x ".join(f"{axis} {n}" for axis, n in layout.items())
 
 
@@ -83,11 +99,12 @@ def alone() -> tuple[list[float], dict[str, Any], list[Any]]:
     return train(0, 1, spec_of(), 20)
 
 
-@pytest.mark.parametrize("layout", ALONE + PAIRS, ids=name)
+@pytest.mark.parametrize("layout", ALONE + PAIRS + PIPELINES, ids=name)
 def test_a_layout_trains_the_single_process_model(
-    layout: dict[str, int], alone: tuple[list[float], dict[str, Any], list[Any]], tmp_path: Path
+    layout: dict[str, Any], alone: tuple[list[float], dict[str, Any], list[Any]], tmp_path: Path
 ) -> None:
     ranks = size(layout)
+    layout = layout | ({"micro_batch": 1} if "pipeline" in layout else {})
     losses, gradients, figures = run_ranks(ranks, train, spec_of(layout, ranks), 20, folder=tmp_path)
     np.testing.assert_allclose(losses, alone[0], rtol=TOLERANCE)
     np.testing.assert_allclose(figures, alone[2], rtol=TOLERANCE)
@@ -106,6 +123,17 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         {"shared_expert_ffn": 64, "router_cap": 30.0, "final_cap": 50.0, "tied_embeddings": False},
     ),
+    "a pipeline of parts of different size": ({"pipeline": 3, "micro_batch": 2}, {}, {}),
+    "a pipeline, a table of its own for the output": (
+        {"pipeline": 2, "micro_batch": 2},
+        {},
+        {"shared_expert_ffn": 64, "router_cap": 30.0, "final_cap": 50.0, "tied_embeddings": False},
+    ),
+    "a pipeline, activation checkpointing, dense": (
+        {"pipeline": 2, "shard": 2, "micro_batch": 1, "recompute": "full"},
+        {},
+        {"experts": 1, "experts_per_token": 1},
+    ),
     "more ranks than experts have tokens": ({"expert": 4}, {"global_batch": 4, "sequence_length": 2}, {}),
 }
 
@@ -114,14 +142,21 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 def test_other_ways_to_the_same_losses(
     layout: dict[str, Any], training: dict[str, Any], model: dict[str, Any], tmp_path: Path
 ) -> None:
-    ranks = size({axis: layout.get(axis, 1) for axis in AXES})
+    ranks = size(layout)
     expected, _, _ = train(0, 1, spec_of(training=training, model=model), 10)
     losses, _, _ = run_ranks(ranks, train, spec_of(layout, ranks, training, model), 10, folder=tmp_path)
     np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
-    "layout", [{"replicate": 2}, {"shard": 2, "tensor": 2}, {"expert": 2, "shard": 2}], ids=name
+    "layout",
+    [
+        {"replicate": 2},
+        {"shard": 2, "tensor": 2},
+        {"expert": 2, "shard": 2},
+        {"pipeline": 2, "replicate": 2, "micro_batch": 1},
+    ],
+    ids=name,
 )
 def test_muon_too(layout: dict[str, int], tmp_path: Path) -> None:
     # torch's Muon orthogonalises in bfloat16, where a last bit of difference in float32 can become one of

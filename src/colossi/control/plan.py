@@ -13,8 +13,8 @@ class Plan:
 
     places: int
     per_node: int
-    copy: int  # ranks of one copy of the model: shard * expert * tensor
-    shares: int  # data shares of one copy: shard * expert
+    copy: int  # ranks of one copy of the model
+    shares: int  # the batch of one copy is a multiple of this: its data shares, and a pipeline's rounds
     global_batch: int  # [sequences]
     steps: int
     patience_seconds: float = 0.0  # [s] to wait for a node before the world shrinks

@@ -11,6 +11,7 @@ from colossi.engines.command import Command
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec
+from colossi.spec.layout import LayoutSpec
 
 
 def command_of(
@@ -29,7 +30,7 @@ def command_of(
         ledger,
         controller,
         per_node=spec.cluster.workers_per_node,
-        copy_ranks=spec.layout.shard * spec.layout.expert * spec.layout.tensor,
+        copy_ranks=spec.layout.copy_ranks,
         snapshot_every=spec.checkpoint.snapshot_every,
         host=host,
         chaos=chaos,
@@ -51,8 +52,8 @@ def controller_of(
     plan = Plan(
         places=spec.cluster.nodes,
         per_node=spec.cluster.workers_per_node,
-        copy=spec.layout.shard * spec.layout.expert * spec.layout.tensor,
-        shares=spec.layout.shard * spec.layout.expert,
+        copy=spec.layout.copy_ranks,
+        shares=_shares(spec.layout),
         global_batch=spec.training.global_batch,
         steps=spec.training.total_steps,
         strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
@@ -77,3 +78,10 @@ def controller_of(
     else:
         controller = Controller(plan, first_incarnation=ledger.next_incarnation())
     return controller, took_over
+
+
+def _shares(layout: LayoutSpec) -> int:
+    """What the batch of a copy of the model must be a multiple of."""
+    assert layout.micro_batch is not None
+    rounds = layout.micro_batch * layout.pipeline if layout.pipeline > 1 else 1
+    return layout.shard * layout.expert * rounds

@@ -22,6 +22,8 @@ class Groups:
 
     tensor: ProcessGroup | None = None
     expert: ProcessGroup | None = None
+    context: ProcessGroup | None = None  # each of its ranks has some of every sequence's tokens
+    context_method: str = "gather"  # how they see the others' keys and values; or "ring"
 
 
 class _CopyTo(torch.autograd.Function):

@@ -17,11 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from colossi.model.attention import Attention, CachedRows, LayerCache, Rope
 from colossi.model.collectives import Groups, copy_to, reduce_from
+from colossi.model.context import positions
 from colossi.model.experts import MixtureOfExperts, RouterStats
 from colossi.model.loss import cross_entropy_sum, gather_vocabulary
 from colossi.model.matrix import Matrix, Norm, local
 from colossi.model.weights import read_folder, write_folder
 from colossi.spec.model import ModelSpec
+from colossi.spec.stages import Part
 
 PAD = 0  # the token that is never attended to
 
@@ -97,19 +99,29 @@ class Embedding(nn.Module):
 
 
 class Grok(nn.Module):
-    """A Grok-class decoder. Weights are float32; activations are `dtype`, with Grok's float32 islands."""
+    """
+    A Grok-class decoder, or some of its blocks: a stage of a pipeline.
+
+    Weights are float32; activations are `dtype`, with Grok's float32 islands. Weights have the same names in
+    every part, but that a last stage which is not the first has a copy of tied embeddings of its own, `head`.
+    """
 
     def __init__(
-        self, model: ModelSpec, groups: Groups | None = None, dtype: torch.dtype = torch.float32
+        self,
+        model: ModelSpec,
+        groups: Groups | None = None,
+        dtype: torch.dtype = torch.float32,
+        part: Part | None = None,
     ) -> None:
         super().__init__()
-        groups = groups or Groups()
-        self.model, self.groups, self.dtype = model, groups, dtype
+        groups, part = groups or Groups(), part or Part.whole(model)
+        self.model, self.groups, self.dtype, self.part = model, groups, dtype, part
         self.recompute = False
-        self.embedding = Embedding(model.vocabulary, model.hidden, groups)
-        self.blocks = nn.ModuleList(Block(model, groups) for _ in range(model.layers))
-        self.norm = Norm(model.hidden, model.norm_eps)
-        self.head = None if model.tied_embeddings else Matrix(model.vocabulary, model.hidden)
+        self.embedding = Embedding(model.vocabulary, model.hidden, groups) if part.first else None
+        self.blocks = nn.ModuleDict({str(number): Block(model, groups) for number in part.blocks})
+        self.norm = Norm(model.hidden, model.norm_eps) if part.last else None
+        own_table = part.last and not (part.first and model.tied_embeddings)
+        self.head = Matrix(model.vocabulary, model.hidden) if own_table else None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -132,50 +144,74 @@ class Grok(nn.Module):
         Padding (token 0) is never attended to. With targets it may stand only at the end of a row, where no
         other token could see it: windows are built so.
         """
-        rope = self._rope(torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None])
-        counted = tokens_BT != PAD
         visible = None
-        if targets_BT is None and not bool(counted.all()):
+        if targets_BT is None and not bool((tokens_BT != PAD).all()):
             visible = torch.ones(tokens_BT.shape[1], tokens_BT.shape[1], dtype=torch.bool).tril()
-            visible = visible.to(tokens_BT.device)[None] & counted[:, None, :]
-        h = self._embed(tokens_BT)
-        all_stats = []
-        for block in self.blocks:
-            if self.recompute:
-                h, stats = checkpoint(block, h, rope, counted, visible, use_reentrant=False)
-            else:
-                h, stats = block(h, rope, counted, visible)
-            all_stats += [stats] if stats is not None else []
-        logits = self._logits(h)
+            visible = visible.to(tokens_BT.device)[None] & (tokens_BT != PAD)[:, None, :]
+        h, stats = self.through_blocks(self.embed(tokens_BT), tokens_BT, visible)
         if targets_BT is None or is_target_BT is None:
-            return gather_vocabulary(logits, self.groups.tensor)
-        return _losses(cross_entropy_sum(logits, targets_BT, is_target_BT, self.groups.tensor), all_stats)
+            return gather_vocabulary(self._logits(h), self.groups.tensor)
+        return self.losses(h, targets_BT, is_target_BT, stats)
+
+    def through_blocks(
+        self, h_BTE: Tensor, tokens_BT: Tensor, visible_BTS: Tensor | None = None
+    ) -> tuple[Tensor, list[RouterStats]]:
+        """The blocks that are here, in training: these tokens' activations, and what the routers report."""
+        rope, counted, h = self._rope(self._positions(tokens_BT)), tokens_BT != PAD, h_BTE
+        all_stats = []
+        for block in self.blocks.values():
+            if self.recompute:
+                h, stats = checkpoint(block, h, rope, counted, visible_BTS, use_reentrant=False)
+            else:
+                h, stats = block(h, rope, counted, visible_BTS)
+            all_stats += [stats] if stats is not None else []
+        return h, all_stats
+
+    def losses(
+        self, h_BTE: Tensor, targets_BT: Tensor, is_target_BT: Tensor, stats: list[RouterStats]
+    ) -> Losses:
+        """What the last block's activations are worth; a part without the output knows its routers' only."""
+        if self.part.last:
+            logits = self._logits(h_BTE)
+            cross_entropy = cross_entropy_sum(logits, targets_BT, is_target_BT, self.groups.tensor)
+        else:
+            cross_entropy = torch.zeros((), device=h_BTE.device)
+        return _losses(cross_entropy, stats)
 
     @torch.no_grad()
     def extend(self, tokens_BT: Tensor, cache: Cache, rows_B: Tensor, start_B: Tensor) -> Tensor:
         """Logits [B, T, V] of T new tokens for the cache's rows, each row going on from its own position."""
         length = tokens_BT.shape[1]
-        positions = start_B[:, None] + torch.arange(length)
-        cache.filled_BS[rows_B[:, None], positions] = tokens_BT != PAD
-        reach = int(positions.max()) + 1
-        behind = torch.arange(reach)[None, None, :] <= positions[:, :, None]
+        at_BT = start_B[:, None] + torch.arange(length)
+        cache.filled_BS[rows_B[:, None], at_BT] = tokens_BT != PAD
+        reach = int(at_BT.max()) + 1
+        behind = torch.arange(reach)[None, None, :] <= at_BT[:, :, None]
         visible = behind & cache.filled_BS[rows_B][:, None, :reach]
-        rope, counted, h = self._rope(positions), tokens_BT != PAD, self._embed(tokens_BT)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        rope, counted, h = self._rope(at_BT), tokens_BT != PAD, self.embed(tokens_BT)
+        for block, layer in zip(self.blocks.values(), cache.layers, strict=True):
             window = LayerCache(layer.k[:, :, :reach], layer.v[:, :, :reach])
-            h, _ = block(h, rope, counted, visible, CachedRows(window, rows_B, positions))
+            h, _ = block(h, rope, counted, visible, CachedRows(window, rows_B, at_BT))
         return gather_vocabulary(self._logits(h), self.groups.tensor)
 
     def _rope(self, positions_BT: Tensor) -> Rope:
         return Rope.at(positions_BT, self.model.head_dim, self.model.rope_base)
 
-    def _embed(self, tokens_BT: Tensor) -> Tensor:
+    def _positions(self, tokens_BT: Tensor) -> Tensor:
+        """Of this rank's tokens in their sequences [1, T]."""
+        group, length = self.groups.context, tokens_BT.shape[1]
+        rank, ranks = (group.rank(), group.size()) if group is not None else (0, 1)
+        return positions(rank, ranks, ranks * length)[None].to(tokens_BT.device)
+
+    def embed(self, tokens_BT: Tensor) -> Tensor:
+        """Activations [B, T, E] of tokens, where the embedding is here."""
+        assert self.embedding is not None
         return self.embedding(tokens_BT).to(self.dtype) * self.model.embedding_multiplier
 
     def _logits(self, h_BTE: Tensor) -> Tensor:
         """This rank's part of the vocabulary, float32 [B, T, V / tensor]."""
-        h = copy_to(self.norm(h_BTE), self.groups.tensor)
-        table = self.embedding.weight if self.head is None else self.head.weight
+        owner = self.embedding if self.head is None else self.head
+        assert self.norm is not None and owner is not None
+        h, table = copy_to(self.norm(h_BTE), self.groups.tensor), owner.weight
         logits = nn.functional.linear(h, local(table).to(h.dtype)) * self.model.output_multiplier
         logits = logits.float()
         cap = self.model.final_cap

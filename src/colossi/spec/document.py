@@ -40,11 +40,14 @@ NAME unless the document has a name. The catalogue: {}.
 """
 RULES = """## Between the tables
 
-* `layout.replicate * shard * expert * tensor` is `cluster.nodes * workers_per_node`.
+* `layout.replicate * pipeline * shard * context * expert * tensor` is `cluster.nodes * workers_per_node`.
 * `layout.tensor` divides `model.heads`, `kv_heads`, `ffn_hidden`, `shared_expert_ffn` and `vocabulary`;
-  `layout.expert` divides `model.experts`; `layout.shard * expert` divides `model.hidden`.
+  `layout.expert` divides `model.experts`; `layout.shard * context * expert` divides `model.hidden`.
 * `layout.replicate * shard * expert` divides `training.global_batch`, and `layout.micro_batch` what is left.
-* `training.sequence_length` is at most `model.max_positions`.
+* `layout.pipeline * interleave` is at most `model.layers`; a pipeline needs at least as many
+  micro-batches as it has workers (`zero-bubble-v` one less than twice as many), and interleaved or with
+  `zero-bubble` a multiple of that.
+* `training.sequence_length` is at most `model.max_positions`, and a multiple of `2 * layout.context`.
 """
 
 TABLES: dict[str, type[BaseModel]] = {

@@ -51,6 +51,14 @@ def count_parameters(model: ModelSpec) -> Parameters:
     )
 
 
+def block_parameters(model: ModelSpec) -> int:
+    """Numbers in the matrices of one block that a token meets [1]."""
+    attention = model.hidden * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
+    router = model.hidden * model.experts if model.experts > 1 else 0
+    experts = 3 * model.hidden * (model.experts_per_token * model.ffn_hidden + model.shared_expert_ffn)
+    return attention + router + experts
+
+
 def flops_per_token(model: ModelSpec, sequence_length: int) -> float:
     """FLOP of forward and backward for one token [FLOP], no recomputation counted.
 

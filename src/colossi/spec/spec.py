@@ -43,7 +43,8 @@ class Spec(Table):
         check_model_fits_layout(self.model, layout)
         if self.training is not None:
             layout = resolve_micro_batch(layout, self.training)
-            check_sequence(self.model, self.training)
+            check_sequence(self.model, self.training, layout)
+            check_pipeline(layout, self.training)
         object.__setattr__(self, "layout", layout)  # the one moment before the spec is frozen
         return self
 
@@ -59,22 +60,28 @@ def data_parallel(layout: LayoutSpec) -> int:
 
 
 def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
-    """replicate = workers / (shard * expert * tensor), or a check that the given one says the same."""
-    copy = layout.shard * layout.expert * layout.tensor
+    """replicate = workers / (the product of the other axes), or a check that the given one says the same."""
+    copy, axes = layout.copy_ranks, _axes_in_use(layout)
     workers = cluster.workers
     if layout.replicate is None:
         if workers % copy:
             raise ValueError(
-                f"layout.shard * expert * tensor = {copy} does not divide cluster.nodes * workers_per_node = "
+                f"layout.{axes} = {copy} does not divide cluster.nodes * workers_per_node = "
                 f"{workers}: use {multiples_near(copy, workers)} workers, or a smaller layout"
             )
         return layout.model_copy(update={"replicate": workers // copy})
     if layout.replicate * copy != workers:
         raise ValueError(
-            f"layout.replicate * shard * expert * tensor = {layout.replicate * copy} is not "
+            f"layout.{axes} = {layout.replicate * copy} is not "
             f"cluster.nodes * workers_per_node = {workers}: leave out replicate, or make the products equal"
         )
     return layout
+
+
+def _axes_in_use(layout: LayoutSpec) -> str:
+    """The axes with more than one worker, as a product."""
+    axes = ("replicate", "pipeline", "shard", "context", "expert", "tensor")
+    return " * ".join(axis for axis in axes if (getattr(layout, axis) or 1) > 1) or "replicate"
 
 
 def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpec:
@@ -97,8 +104,13 @@ def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpe
 
 
 def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
-    """Every matrix must be cut into equal parts along the axes that cut it."""
-    dense_shard = layout.shard * layout.expert
+    """Every matrix must be cut into equal parts along the axes that cut it; every stage has a block."""
+    dense_shard = layout.shard * layout.context * layout.expert
+    if layout.stages > model.layers:
+        raise ValueError(
+            f"layout.pipeline * interleave = {layout.stages} stages for model.layers = "
+            f"{model.layers} blocks: use at most {model.layers}"
+        )
     for key, size, axes, parts in (
         ("model.heads", model.heads, "layout.tensor", layout.tensor),
         ("model.kv_heads", model.kv_heads, "layout.tensor", layout.tensor),
@@ -106,7 +118,7 @@ def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
         ("model.shared_expert_ffn", model.shared_expert_ffn, "layout.tensor", layout.tensor),
         ("model.vocabulary", model.vocabulary, "layout.tensor", layout.tensor),
         ("model.experts", model.experts, "layout.expert", layout.expert),
-        ("model.hidden", model.hidden, "layout.shard * layout.expert", dense_shard),
+        ("model.hidden", model.hidden, "layout.shard * context * expert", dense_shard),
     ):
         if size % parts:
             raise ValueError(
@@ -115,10 +127,40 @@ def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
             )
 
 
-def check_sequence(model: ModelSpec, training: TrainingSpec) -> None:
-    """A sequence must not be longer than the model is meant for."""
-    if training.sequence_length > model.max_positions:
+def check_sequence(model: ModelSpec, training: TrainingSpec, layout: LayoutSpec) -> None:
+    """A sequence must not be longer than the model is meant for, and fall into equal chunks."""
+    length = training.sequence_length
+    if length > model.max_positions:
         raise ValueError(
-            f"training.sequence_length = {training.sequence_length} is above model.max_positions = "
+            f"training.sequence_length = {length} is above model.max_positions = "
             f"{model.max_positions}: use at most that, or raise max_positions"
+        )
+    chunks = 2 * layout.context
+    if layout.context > 1 and length % chunks:
+        raise ValueError(
+            f"training.sequence_length = {length} cannot be cut into 2 * layout.context = {chunks} chunks: "
+            f"use {multiples_near(chunks, length)}"
+        )
+
+
+def check_pipeline(layout: LayoutSpec, training: TrainingSpec) -> None:
+    """A schedule needs so many micro-batches that every stage has something to do."""
+    if layout.pipeline == 1:
+        return
+    assert layout.micro_batch is not None
+    share = training.global_batch // data_parallel(layout)
+    count, ranks = share // layout.micro_batch, layout.pipeline
+    least = 2 * ranks - 1 if layout.schedule == "zero-bubble-v" else ranks
+    in_rounds = layout.schedule == "zero-bubble" or (layout.schedule == "1f1b" and layout.interleave > 1)
+    if count < least or (in_rounds and count % ranks):
+        wanted = f"a multiple of layout.pipeline = {ranks}" if in_rounds else f"at least {least}"
+        raise ValueError(
+            f"layout.micro_batch = {layout.micro_batch} makes {count} micro-batches of a worker's share of "
+            f"{share} sequences, and the pipeline's schedule needs {wanted}: lower micro_batch, or raise "
+            "training.global_batch"
+        )
+    if layout.schedule != "1f1b" and training.compile:
+        raise ValueError(
+            f"layout.schedule = '{layout.schedule}' divides the backward pass, which torch.compile cannot: "
+            "leave out training.compile, or use schedule = '1f1b'"
         )

@@ -4,17 +4,21 @@ import torch
 from torch import Tensor, nn
 
 from colossi.data.corpus import Batch
-from colossi.model.grok import Grok
 from colossi.model.matrix import local
+from colossi.train.mesh import World, mine
+from colossi.train.parallel import Parts
 
 
-def where_it_broke(grok: Grok, batch: Batch, device: torch.device) -> str:
+def where_it_broke(parts: Parts, batch: Batch, world: World) -> str:
     """One phrase. All ranks must call it together: it runs the forward pass again."""
-    bad = [name for name, p in grok.named_parameters() if not bool(torch.isfinite(local(p)).all())]
+    bad = [name for name, p in parts.weights().items() if not bool(torch.isfinite(local(p)).all())]
     if bad:
         return f"weights that are not finite: {bad[0]}" + (
             f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         )
+    if parts.pipeline is not None:
+        return "the weights that are here are finite"
+    (grok,) = parts.stages()
     found: list[str] = []
 
     def look(name: str) -> object:
@@ -27,8 +31,7 @@ def where_it_broke(grok: Grok, batch: Batch, device: torch.device) -> str:
 
     handles = [m.register_forward_hook(look(name)) for name, m in grok.named_modules() if name]
     with torch.no_grad():
-        tensors = (batch.inputs, batch.targets, batch.is_target)
-        grok(*(torch.from_numpy(x).to(device) for x in tensors))
+        grok(*(mine(x, world) for x in (batch.inputs, batch.targets, batch.is_target)))
     for handle in handles:
         handle.remove()
     return f"first not finite after {found[0]}" if found else "all activations and weights are finite"

@@ -14,14 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from colossi.data.corpus import Batch, Corpus
 from colossi.errors import CheckpointFailed, TrainingFailed
 from colossi.ledger.events import Event
 from colossi.ledger.run import MARKER, Run, step_of
 from colossi.ledger.store import Ledger
-from colossi.model.grok import Grok
 from colossi.spec.size import count_parameters, flops_per_token
 from colossi.spec.spec import Spec, data_parallel
 from colossi.train.checkpoint import Found, Saved, Saver, load_into, newest_whole
@@ -30,7 +28,7 @@ from colossi.train.faults import Faults
 from colossi.train.link import CHECKPOINT, SAVE_AND_STOP, Link, Order
 from colossi.train.mesh import AXES, World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import DTYPES, build_model
+from colossi.train.parallel import DTYPES, Parts, build_model
 from colossi.train.peak import world_peak
 from colossi.train.snapshot import Manifest, Snapshots, Source, map_region, restore
 from colossi.train.step import StepResult, Wishes, forward_backward
@@ -54,7 +52,7 @@ class Training:
     spec: Spec
     world: World
     corpus: Corpus
-    grok: Grok
+    parts: Parts
     optimizer: Optimizer
     saver: Saver
     record: Record
@@ -65,7 +63,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, by name."""
-        return _state(self.grok, self.optimizer)
+        return _state(self.parts, self.optimizer)
 
     def batch(self, step: int) -> Batch:
         """This rank's rows of the global batch of a step, counted from 1."""
@@ -123,8 +121,8 @@ def _set_up(
         link.connected()
     if order.restore < 0:  # an incarnation that restores from memory is in a hurry, and its peak is known
         peak = world_peak(device, DTYPES[spec.training.precision], order.ranks)
-    grok = build_model(spec, world, with_values=order.restore < 0)
-    optimizer = Optimizer(grok, spec.training)
+    parts = build_model(spec, world, with_values=order.restore < 0)
+    optimizer = Optimizer(parts, spec.training, world)
     parameters = count_parameters(spec.model)
     record(
         "run_started",
@@ -144,31 +142,31 @@ def _set_up(
         spec=spec,
         world=world,
         corpus=Corpus.open(run.corpus_folder()),
-        grok=grok,
+        parts=parts,
         optimizer=optimizer,
         saver=Saver(run.checkpoints, spec.checkpoint.keep, group),
         record=record,
         tell=link.say if link is not None and order.rank == 0 else _say_nothing,
         link=link,
-        snapshots=_snapshots(grok, optimizer, spec, order, link),
+        snapshots=_snapshots(parts, optimizer, spec, order, link),
         faults=Faults(link.faults if link else None),
     )
 
 
 def _snapshots(
-    grok: Grok, optimizer: Optimizer, spec: Spec, order: Order, link: Link | None
+    parts: Parts, optimizer: Optimizer, spec: Spec, order: Order, link: Link | None
 ) -> Snapshots | None:
     """Memory of the agent for this rank's snapshots."""
     every = spec.checkpoint.snapshot_every
     if link is None or not every:
         return None
-    manifest = Manifest.of(_state(grok, optimizer), order.replicate, order.alike_nearby)
+    manifest = Manifest.of(_state(parts, optimizer), order.replicate, order.alike_nearby)
     region, next_slot = link.region(manifest=manifest.as_json())
     return Snapshots(link, manifest, map_region(region), every, next_slot)
 
 
-def _state(grok: Grok, optimizer: Optimizer) -> dict[str, Any]:
-    weights = {f"model.{name}": p.detach() for name, p in grok.named_parameters()}
+def _state(parts: Parts, optimizer: Optimizer) -> dict[str, Any]:
+    weights = {f"model.{key}": p.detach() for key, p in parts.kept().items()}
     return weights | optimizer.state()
 
 
@@ -181,7 +179,7 @@ def _restore(training: Training, run: Run, order: Order) -> int:
     restore(state, sources)
     if training.snapshots is not None and len(sources) == 1:  # compared like any other, at the end of a step
         training.snapshots.step, training.snapshots.fingerprint = order.restore, sources[0].sums[1]
-    training.optimizer.load(state, order.restore)
+    _take(training, state, order.restore)
     training.record(
         "restored",
         order.restore,
@@ -190,6 +188,12 @@ def _restore(training: Training, run: Run, order: Order) -> int:
         seconds=time.monotonic() - start,
     )
     return order.restore
+
+
+def _take(training: Training, state: dict[str, Any], step: int) -> None:
+    """The state after `step` has been filled in; what is not part of it follows."""
+    training.parts.copy_tied()
+    training.optimizer.load(state, step)
 
 
 def _source(each: dict[str, Any], order: Order) -> Source:
@@ -212,18 +216,17 @@ def _resume(training: Training, run: Run, order: Order) -> int:
         return 0
     state = training.state()
     load_into(folder, state)
-    training.optimizer.load(state, step_of(folder))
+    _take(training, state, step_of(folder))
     training.record("resumed", step_of(folder), from_step=step_of(folder), source="disk")
     return step_of(folder)
 
 
 def _run_steps(training: Training, start: int) -> None:
     assert training.spec.training is not None
-    parameters = list(training.grok.parameters())
     total, every = training.spec.training.total_steps, training.spec.checkpoint.every
     saved = start
     for step in range(start + 1, total + 1):
-        result = _one_step(training, step, parameters)
+        result = _one_step(training, step)
         stopping = result.stop and step < total
         _record_saves(training)
         if step == total or stopping or result.checkpoint or (every and step % every == 0):
@@ -241,14 +244,12 @@ def _run_steps(training: Training, start: int) -> None:
     training.tell("done", step=saved, stopped=saved < total)
 
 
-def _one_step(training: Training, step: int, parameters: list[nn.Parameter]) -> StepResult:
+def _one_step(training: Training, step: int) -> StepResult:
     spec, link, start = training.spec, training.link, time.monotonic()
     assert spec.training is not None
-    training.faults.before(step, training.grok)
+    training.faults.before(step, training.parts)
     batch = training.batch(step)
-    result = forward_backward(
-        training.grok, batch, spec, training.world, parameters, lambda: _wishes(training), start
-    )
+    result = forward_backward(training.parts, batch, spec, training.world, lambda: _wishes(training), start)
     if result.corrupted and training.snapshots is not None:
         raise Corrupted(training.snapshots)
     _refuse_nonsense(training, step, batch, result)
@@ -297,7 +298,7 @@ def _refuse_nonsense(training: Training, step: int, batch: Batch, result: StepRe
     limit = training.spec.training.loss_limit
     good = abs(result.loss) <= limit and result.gradient_norm < float("inf")  # false for NaN too
     if not good:
-        place = where_it_broke(training.grok, batch, training.world.device)
+        place = where_it_broke(training.parts, batch, training.world)
         raise TrainingFailed(
             f"step {step}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, "
             f"largest router logit {result.router_max:.3g}; {place}",

@@ -2,9 +2,9 @@
 AdamW and Muon over a model that may be cut over many ranks.
 
 Both are torch's own and see plain tensors only. AdamW updates this rank's part of each weight. Muon needs
-whole matrices, so each matrix has an owner among the ranks: the gradients are gathered, each owner computes
-the updates of its own matrices, and all ranks add them to their parts. So no layout changes the result, and
-the work of n ranks is divided by n.
+whole matrices, so each matrix has an owner among the ranks that have its block: the gradients are
+gathered, each owner computes the updates of its own matrices, and all ranks add them to their parts. So no
+layout changes the result, and the work of n ranks is divided by n.
 
 [1] K. Jordan et al., "Muon", 2024; J. Liu et al., "Muon is Scalable for LLM Training", 2025.
 """
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from colossi.model.matrix import local
 from colossi.spec.training import TrainingSpec
-from colossi.train.parallel import slice_like
+from colossi.train.mesh import World
+from colossi.train.parallel import Parts, key_of, slice_like
 
 
 def learning_rate_factor(step: int, training: TrainingSpec) -> float:
@@ -46,9 +48,10 @@ class Owned:
 class Optimizer:
     """The optimizer of a run. `step` uses and clears the gradients of the model's parameters."""
 
-    def __init__(self, model: nn.Module, training: TrainingSpec) -> None:
-        self.training = training
-        named = dict(model.named_parameters())
+    def __init__(self, parts: Parts, training: TrainingSpec, world: World) -> None:
+        self.training, self._group = training, world.group("stage")
+        named = parts.weights()
+        self._keys = {name: key_of(name, parts.stages()[0].model) for name in named}
         self._by_muon = {n: p for n, p in named.items() if training.optimizer == "muon" and is_matrix(n, p)}
         self._by_adam = {n: p for n, p in named.items() if n not in self._by_muon}
         self._parts = {n: nn.Parameter(local(p).detach()) for n, p in self._by_adam.items()}
@@ -63,7 +66,7 @@ class Optimizer:
             betas=(training.beta1, training.beta2),
             fused=True,
         )
-        self._owned = _deal_out(self._by_muon)
+        self._owned = _deal_out(self._by_muon, self._group)
         self.muon: torch.optim.Muon | None = None
         if self._owned:
             self.muon = torch.optim.Muon(
@@ -125,8 +128,8 @@ class Optimizer:
             for label, matrix in matrices(name, whole):
                 if label in owned:
                     matrix.copy_(owned[label].update)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(flat)
+        if self._group is not None:
+            dist.all_reduce(flat, group=self._group)
         return wholes
 
     def state(self) -> dict[str, Tensor]:
@@ -136,7 +139,7 @@ class Optimizer:
             for key in ("exp_avg", "exp_avg_sq"):
                 value = self.adamw.state[part].get(key) if part in self.adamw.state else None
                 value = torch.zeros_like(part) if value is None else value
-                state[f"adamw.{key}.{name}"] = _cut_like(value.detach(), self._by_adam[name])
+                state[f"adamw.{key}.{self._keys[name]}"] = _cut_like(value.detach(), self._by_adam[name])
         for owned in self._owned:
             assert self.muon is not None
             buffer = self.muon.state[owned.update].get("momentum_buffer")
@@ -145,11 +148,14 @@ class Optimizer:
 
     def load(self, state: dict[str, Tensor], step: int) -> None:
         """Take back what `state` gave, after `step` steps."""
+        taken: set[str] = set()
         for name, part in self._parts.items():
-            self.adamw.state[part] = {
-                "step": torch.tensor(float(step)),
-                **{k: local(state[f"adamw.{k}.{name}"]) for k in ("exp_avg", "exp_avg_sq")},
-            }
+            key = self._keys[name]
+            moments = {k: local(state[f"adamw.{k}.{key}"]) for k in ("exp_avg", "exp_avg_sq")}
+            if key in taken:  # both copies of tied embeddings are here
+                moments = {k: moment.clone() for k, moment in moments.items()}
+            taken.add(key)
+            self.adamw.state[part] = {"step": torch.tensor(float(step)), **moments}
         for owned in self._owned:
             assert self.muon is not None
             self.muon.state[owned.update] = {"momentum_buffer": state[f"muon.{owned.name}"]}
@@ -167,10 +173,9 @@ def matrices(name: str, whole: Tensor) -> Iterable[tuple[str, Tensor]]:
     return [(f"{name}.{i}", matrix) for i, matrix in enumerate(whole.unbind(0))]
 
 
-def _deal_out(parameters: dict[str, nn.Parameter]) -> list[Owned]:
-    """This rank's matrices: the costliest first, each to the rank that has least to do so far."""
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    me = dist.get_rank() if dist.is_initialized() else 0
+def _deal_out(parameters: dict[str, nn.Parameter], group: ProcessGroup | None) -> list[Owned]:
+    """This rank's matrices of a stage: the costliest first, each to the rank that has least to do."""
+    ranks, me = (group.size(), group.rank()) if group is not None else (1, 0)
     all_ = [
         (label, matrix.shape, parameter.device)
         for name, parameter in parameters.items()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from colossi.data.corpus import Batch
 from colossi.model.grok import PAD, Grok, Losses
 from colossi.spec.spec import Spec
-from colossi.train.mesh import World
-from colossi.train.parallel import gradient_norm, sum_gradients
+from colossi.train.mesh import World, mine
+from colossi.train.parallel import Parts, gradient_norm, sum_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,10 @@ class Counts:
 
 
 def forward_backward(
-    grok: Grok,
+    parts: Parts,
     batch: Batch,
     spec: Spec,
     world: World,
-    parameters: list[nn.Parameter],
     wishes: Callable[[], Wishes] = Wishes,
     started: float | None = None,
 ) -> StepResult:
@@ -72,24 +71,31 @@ def forward_backward(
     """
     assert spec.training is not None and spec.layout.micro_batch is not None
     start = time.monotonic() if started is None else started
-    inputs, targets = (torch.from_numpy(x).to(world.device) for x in (batch.inputs, batch.targets))
-    is_target = torch.from_numpy(batch.is_target).to(world.device)
+    inputs, targets, is_target = (mine(x, world) for x in (batch.inputs, batch.targets, batch.is_target))
     before = time.monotonic() - start
     counts = _count(inputs, is_target, world)
     start = time.monotonic()  # whoever was waited for in counting was slow, not we
     found = _Sums(spec.model.experts, world.device)
-    micro = spec.layout.micro_batch
-    for first in range(0, len(inputs), micro):
-        rows = slice(first, first + micro)
-        last = first + micro >= len(inputs)
-        if isinstance(grok, FSDPModule):
-            grok.set_requires_gradient_sync(last)
-        losses = grok(inputs[rows], targets[rows], is_target[rows])
-        total_loss(losses, counts, spec).backward()
-        found.add(losses)
+    if parts.pipeline is not None:
+
+        def found_by(stage: Grok, losses: Losses) -> Tensor:
+            found.add(losses)
+            return total_loss(losses, counts, spec)
+
+        parts.pipeline.forward_backward(inputs, targets, is_target, found_by)
+    else:
+        (grok,) = parts.stages()
+        micro = spec.layout.micro_batch
+        for first in range(0, len(inputs), micro):
+            rows = slice(first, first + micro)
+            if isinstance(grok, FSDPModule):
+                grok.set_requires_gradient_sync(first + micro >= len(inputs))
+            losses = grok(inputs[rows], targets[rows], is_target[rows])
+            total_loss(losses, counts, spec).backward()
+            found.add(losses)
     busy = before + time.monotonic() - start
-    own = sum_gradients(parameters, world)
-    norm = float(gradient_norm(parameters, world))
+    own = sum_gradients(parts, world)
+    norm = float(gradient_norm(parts, world))
     return found.result(counts, spec, world, norm, wishes(), busy, own)
 
 
@@ -103,11 +109,11 @@ def total_loss(losses: Losses, counts: Counts, spec: Spec) -> Tensor:
 
 
 def _count(inputs: Tensor, is_target: Tensor, world: World) -> Counts:
-    """Of the whole batch; the ranks along the tensor axis see the same rows and count once."""
+    """Of the whole batch: ranks that see the same rows, or parts of the same ones, count them once."""
     mine = [is_target.sum(), (inputs != PAD).sum(), torch.tensor(len(inputs), device=inputs.device)]
-    counted = _sum_over_world(torch.stack(mine).double(), world) / world.size("tensor")
-    targets, tokens, sequences = counted.tolist()
-    return Counts(max(targets, 1.0), max(tokens, 1.0), sequences)
+    counted = _sum_over_world(torch.stack(mine).double(), world)
+    targets, tokens, sequences = (counted / (world.size("tensor") * world.size("pipeline"))).tolist()
+    return Counts(max(targets, 1.0), max(tokens, 1.0), sequences / world.size("context"))
 
 
 class _Sums:
@@ -167,12 +173,12 @@ class _Sums:
 
 def _copies_differ(wishes: Wishes, world: World) -> bool:
     """Whether the ranks that hold copies of the same weights have different fingerprints."""
-    mesh = world.submesh("replicate")
-    if mesh is None:
+    group = world.group("replicate")
+    if group is None:
         return False
     mine = wishes.fingerprint if wishes.fingerprint is not None else 0
     extremes = torch.tensor([mine, ~mine], device=world.device)  # the largest, and the smallest upside down
-    dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=mesh.get_group())
+    dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=group)
     largest, inverted = extremes.tolist()
     return bool(largest != ~inverted)
 
