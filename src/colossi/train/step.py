@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 from colossi.data.corpus import Batch
 from colossi.model.grok import PAD, Grok, Losses
@@ -86,10 +85,10 @@ def forward_backward(
     else:
         (grok,) = parts.stages()
         micro = spec.layout.micro_batch
-        for first in range(0, len(inputs), micro):
+        for first in range(
+            0, len(inputs), micro
+        ):  # each time sharded gradients are reduced: none is held whole
             rows = slice(first, first + micro)
-            if isinstance(grok, FSDPModule):
-                grok.set_requires_gradient_sync(first + micro >= len(inputs))
             losses = grok(inputs[rows], targets[rows], is_target[rows])
             total_loss(losses, counts, spec).backward()
             found.add(losses)
