@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install demo demo-clean test test-long check bench format clean
+.PHONY: help install demo demo-clean test test-long test-all check bench format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,9 @@ test: install ## the tests
 
 test-long: install ## the tests that take minutes: a hundred random faults
 	@$(BIN)/python -m pytest -m long
+
+test-all: install ## every test, those of all combinations of layouts too
+	@$(BIN)/python -m pytest -m ""
 
 check: install ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

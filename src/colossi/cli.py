@@ -49,13 +49,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 
 
 @app.command()
-def info(spec_file: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def info(
+    spec_file: SpecFile,
+    overrides: Overrides = None,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Also draw which worker holds what.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say how large the model of a spec is: parameters, FLOPs per token, memory."""
     from colossi.spec import read_spec
     from colossi.terminal.info import describe, render
+    from colossi.terminal.ranks import as_json as ranks_as_json
+    from colossi.terminal.ranks import draw
 
-    facts = describe(read_spec(spec_file, overrides))
-    _print_json(facts) if as_json else _print_rich(render(facts))
+    spec = read_spec(spec_file, overrides)
+    facts = describe(spec)
+    if as_json:
+        _print_json(facts | ({"ranks": ranks_as_json(spec)} if ranks else {}))
+    else:
+        _print_rich(render(facts))
+        if ranks:
+            _print_rich(draw(spec))
 
 
 @app.command()

@@ -26,7 +26,7 @@ def spec_file(
     every: int = 5,
     nodes: int = 1,
     spares: int = 0,
-    **layout: int,
+    **layout: int | str,
 ) -> Path:
     """A spec beside a small text to train on; `workers` on each node."""
     text = folder / "corpus.txt"
@@ -48,7 +48,7 @@ def spec_file(
         "[cluster]",
         f'nodes = {nodes}\nspares = {spares}\nworkers_per_node = {workers}\ndevice = "cpu"',
         "[layout]",
-        *(f"{axis} = {size}" for axis, size in layout.items()),
+        *(f"{axis} = {json.dumps(size)}" for axis, size in layout.items()),
     ]
     path = folder / "tiny.toml"
     path.write_text("\n".join(lines) + "\n")

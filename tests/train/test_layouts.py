@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from colossi.data.corpus import Batch
+from colossi.spec.layout import AXES
 from colossi.spec.spec import Spec, data_parallel
-from colossi.train.mesh import AXES, World
+from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import build_model
 from colossi.train.step import forward_backward

@@ -55,6 +55,7 @@ class Worker:
     channel: Channel
     pid: int | None = None
     rank: int | None = None  # None while it has nothing to do
+    was: int | None = None  # the rank that it had last
     heard: float | None = None  # [monotonic s] None before its first word: importing takes a while
     hung: bool = False
     why: str = ""  # its own last words
@@ -212,11 +213,15 @@ class Agent:
         self.peers.set_buddy(order["buddy"])
         self.memory.begin(order["copy_ranks"], restore)
         ranks = range(order["first"], order["first"] + self.place.workers)
-        idle = [worker for worker in self.workers.values() if worker.rank is None and not worker.hung]
+        # A process keeps its rank: to torch's DTensor a mesh of another incarnation is the same if its ranks
+        # are, with this process's old place in it.
+        idle = {w.was: w for w in self.workers.values() if w.rank is None and not w.hung}
+        for worker in [worker for was, worker in idle.items() if was not in ranks]:
+            self._kill(worker)
         cores = len(os.sched_getaffinity(0))  # that we may use: a scheduler may have given us some of all
         for local_rank, rank in enumerate(ranks):
-            worker = idle.pop() if idle else self._fork()
-            worker.rank = rank
+            worker = idle.get(rank) or self._fork()
+            worker.rank = worker.was = rank
             sources, files = sources_of(order, rank, self.memory, self.token)
             worker.channel.send(
                 {

@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 
 from colossi.spec.table import Table
 
+AXES = ("replicate", "pipeline", "shard", "context", "expert", "tensor")
+
 
 class LayoutSpec(Table):
     """The axes, outermost first, and what goes with them."""

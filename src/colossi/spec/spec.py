@@ -15,7 +15,7 @@ from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
-from colossi.spec.layout import LayoutSpec
+from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.table import Table
 from colossi.spec.training import TrainingSpec
@@ -80,8 +80,7 @@ def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
 
 def _axes_in_use(layout: LayoutSpec) -> str:
     """The axes with more than one worker, as a product."""
-    axes = ("replicate", "pipeline", "shard", "context", "expert", "tensor")
-    return " * ".join(axis for axis in axes if (getattr(layout, axis) or 1) > 1) or "replicate"
+    return " * ".join(axis for axis in AXES if (getattr(layout, axis) or 1) > 1) or "replicate"
 
 
 def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpec:

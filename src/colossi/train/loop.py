@@ -20,13 +20,14 @@ from colossi.errors import CheckpointFailed, TrainingFailed
 from colossi.ledger.events import Event
 from colossi.ledger.run import MARKER, Run, step_of
 from colossi.ledger.store import Ledger
+from colossi.spec.layout import AXES
 from colossi.spec.size import count_parameters, flops_per_token
 from colossi.spec.spec import Spec, data_parallel
 from colossi.train.checkpoint import Found, Saved, Saver, load_into, newest_whole
 from colossi.train.diagnosis import where_it_broke
 from colossi.train.faults import Faults
 from colossi.train.link import CHECKPOINT, SAVE_AND_STOP, Link, Order
-from colossi.train.mesh import AXES, World
+from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import DTYPES, Parts, build_model
 from colossi.train.peak import world_peak

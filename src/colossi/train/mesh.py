@@ -17,9 +17,8 @@ from torch.distributed.tensor import Placement, Shard
 
 from colossi.model.collectives import Groups
 from colossi.model.context import positions
-from colossi.spec.layout import LayoutSpec
+from colossi.spec.layout import AXES, LayoutSpec
 
-AXES = ("replicate", "pipeline", "shard", "context", "expert", "tensor")
 JOINED = {  # axes that are also used as one
     "dense": ("shard", "context", "expert"),  # share one copy of the weights that are not experts
     "stage": ("replicate", "shard", "context", "expert", "tensor"),  # have the same blocks
