@@ -1,6 +1,6 @@
 """Prepared data, opened by its folder: the batch of step s is a pure function of what was prepared and s.
 
-    corpus-FINGERPRINT/corpus.json  windows-0.npy  chats-0.npy ...      beside the tokens-FINGERPRINT that it names
+    corpus-FINGERPRINT/corpus.json  windows-0.npy  chats-0.npy ...   beside the tokens-FINGERPRINT it names
 
 A worker process is given the folder and opens it; it reads the rows that it is asked for and nothing
 else.
@@ -117,7 +117,8 @@ class Corpus:
             targets[row, : len(tokens) - 1] = tokens[1:]
             is_target[row, : len(tokens) - 1] = counts[1:]
             if first is not None:
-                first[row, : len(tokens) - 1] = self.sources[source].first(window, tokens[:-1])
+                of_tokens = self.sources[source].first(window, tokens[:-1])
+                first[row, : len(tokens) - 1], first[row, len(tokens) - 1 :] = of_tokens, of_tokens[-1]
         return Batch(inputs, targets, is_target, first)
 
     def overlap(self) -> int:

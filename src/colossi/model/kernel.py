@@ -144,10 +144,12 @@ def block_mask(
 
     rows = torch.arange(-(-queries // BLOCK) * BLOCK, device=device).clamp(max=queries - 1).view(-1, BLOCK)
     start = torch.arange(0, keys, BLOCK, device=device)
-    stop = start + BLOCK  # one beyond the end of the keys is no whole block
+    stop = start + BLOCK
     first_BRQ, last_RQ = first[:, rows].unsqueeze(-1), last_T[rows].unsqueeze(-1)
     seen = (start <= last_RQ.amax(1)) & (stop > first_BRQ.amin(2))
-    whole = (stop <= last_RQ.amin(1) + 1) & (start >= first_BRQ.amax(2)) & (stop <= keys)
+    whole = (stop <= last_RQ.amin(1) + 1) & (start >= first_BRQ.amax(2))
+    filled = torch.arange(1, len(rows) + 1, device=device)[:, None] * BLOCK <= queries
+    whole = whole & filled & (stop <= keys)  # as PyTorch has it: a block over the edge is none
     return BlockMask.from_kv_blocks(
         *_ordered(seen & ~whole),
         *_ordered(seen & whole),

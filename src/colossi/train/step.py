@@ -72,6 +72,7 @@ def forward_backward(
     assert spec.training is not None and spec.layout.micro_batch is not None
     start = time.monotonic() if started is None else started
     inputs, targets, is_target = (mine(x, world) for x in (batch.inputs, batch.targets, batch.is_target))
+    first_key = mine(batch.first, world) if batch.first is not None else None
     before = time.monotonic() - start
     counts = _count(inputs, is_target, world)
     start = time.monotonic()  # whoever was waited for in counting was slow, not we
@@ -82,7 +83,7 @@ def forward_backward(
             found.add(losses)
             return total_loss(losses, counts, spec)
 
-        parts.pipeline.forward_backward(inputs, targets, is_target, found_by)
+        parts.pipeline.forward_backward(inputs, targets, is_target, first_key, found_by)
     else:
         (grok,) = parts.stages()
         micro = spec.layout.micro_batch
@@ -90,7 +91,8 @@ def forward_backward(
             rows = slice(first, first + micro)
             if isinstance(grok, FSDPModule):
                 grok.set_requires_gradient_sync(first + micro >= len(inputs))
-            losses = grok(inputs[rows], targets[rows], is_target[rows])
+            since = first_key[rows] if first_key is not None else None
+            losses = grok(inputs[rows], targets[rows], is_target[rows], since)
             total_loss(losses, counts, spec).backward()
             found.add(losses)
     busy = before + time.monotonic() - start
