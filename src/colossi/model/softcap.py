@@ -62,7 +62,7 @@ def softcap_forward(
     lse = q.new_full(q_BHTD.shape[:3], -math.inf)
     out_NGTD, lse_NGT = out.view(q.shape), lse.view(q.shape[:3])
     for heads, rows, seen, first in _tiles(q, k, past, first_BT):
-        scores = _rows(q, heads, rows).mul_(factor) @ k[heads, seen].transpose(1, 2)
+        scores = (q[heads, :, rows] * factor).flatten(1, 2) @ k[heads, seen].transpose(1, 2)
         if cap:
             scores = torch.add(scores.new_tensor(-cap), scores.sigmoid_(), alpha=2 * cap)
         _hide(scores, rows, seen, past, first)
@@ -108,18 +108,15 @@ def softcap_backward(
     lse, delta = (x.reshape(*q.shape[:3], 1) for x in (lse_BHT, delta_BHT))
     dq, dk, dv = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     for heads, rows, seen, first in _tiles(q, k, past, first_BT):
-        queries, grad = _rows(q, heads, rows).mul_(factor), _rows(grads, heads, rows)
+        queries, grad = (q[heads, :, rows] * factor).flatten(1, 2), grads[heads, :, rows].flatten(1, 2)
         keys, values = k[heads, seen], v[heads, seen]
         sigmoid = queries @ keys.transpose(1, 2)
-        log_sum = _rows(lse, heads, rows)
-        if cap:
-            p = torch.add(log_sum.add_(cap).neg_(), sigmoid.sigmoid_(), alpha=2 * cap)
-        else:
-            p = sigmoid.sub_(log_sum)
+        log_sum, mean = lse[heads, :, rows].flatten(1, 2), delta[heads, :, rows].flatten(1, 2)
+        p = torch.add(-cap - log_sum, sigmoid.sigmoid_(), alpha=2 * cap) if cap else sigmoid.sub_(log_sum)
         _hide(p, rows, seen, past, first)
         p.exp_()
         dv[heads, seen].baddbmm_(p.transpose(1, 2), grad)
-        dz = torch.baddbmm(_rows(delta, heads, rows), grad, values.transpose(1, 2), beta=-1).mul_(p)
+        dz = torch.baddbmm(mean, grad, values.transpose(1, 2), beta=-1).mul_(p)
         if cap:
             dz = torch.ops.aten.sigmoid_backward(dz, sigmoid)
         dq[heads, :, rows] = (dz @ keys).unflatten(1, (q.shape[1], -1))
@@ -173,11 +170,6 @@ def _by_kv_head(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> tuple[Tensor,
     batch, kv_heads, keys, size = k_BKSD.shape
     q = q_BHTD.reshape(batch * kv_heads, -1, *q_BHTD.shape[2:])
     return q, k_BKSD.reshape(-1, keys, size), v_BKSD.reshape(-1, keys, size)
-
-
-def _rows(x_NGTD: Tensor, heads: slice, rows: slice) -> Tensor:
-    """A tile's rows as one matrix for each key-value head, a copy. [n, G * rows, D]"""
-    return x_NGTD[heads, :, rows].clone(memory_format=torch.contiguous_format).flatten(1, 2)
 
 
 Tile = tuple[slice, slice, slice, Tensor | None]
