@@ -5,8 +5,8 @@ Memory of a worker when the model is divided: `PYTHONPATH=src python benchmarks/
 A few steps of a model whose weights, gradients and moments of AdamW take most of the memory, on 1, 2 and 4
 workers; what each process holds at its peak beyond what it held before the model was built (from the system's
 own VmHWM and VmRSS). A layout that divides all by n would show 1/n; activations, buffers of collectives and
-gathered weights come on top. Freed memory goes back to the system at once here, as in workers with sharded weights;
-others keep theirs, which is faster, and `--kept` shows why not all do.
+gathered weights come on top. Freed memory goes back to the system at once here, as in workers with sharded
+weights; others keep theirs, which is faster, and `--kept` shows why not all do.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, default=4, help="no layouts of more workers than this")
     parser.add_argument(
-        "--kept", action="store_true", help="keep freed memory, as workers without sharding do"
+        "--kept", action="store_true", help="keep what is freed, as workers without sharding do"
     )
     arguments = parser.parse_args()
     settings = KEEP_MEMORY if arguments.kept else RETURN_MEMORY

@@ -67,6 +67,23 @@ def test_a_chat_by_hand(tmp_path: Path) -> None:
     assert (corpus.report[0].documents, corpus.report[0].windows, corpus.report[0].cut) == (2, 1, 0)
 
 
+def test_where_the_documents_of_a_window_begin(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(CHAT.format(5) * 2)
+    chats = made(tmp_path, [{"kind": "files", "path": str(tmp_path / "a.jsonl")}], length=64)
+    first = chats.batch(0, 1, slice(0, 1), documents=True).first
+    assert first is not None and first.dtype == np.int32
+    assert first[0].tolist() == [0] * 31 + [31] * 33  # two chats of 31; padding goes with the last
+    (tmp_path / "text").mkdir()
+    for number in range(3):
+        (tmp_path / f"text/{number}.txt").write_text("nine more")  # with BOS and EOS 11 tokens
+    text = made(tmp_path, [{"kind": "files", "path": str(tmp_path / "text")}], length=16)
+    windows = text.sources[0]
+    # Tokens 0..16 and 16..32: documents begin at 0, 11 and 22; the second window begins within one.
+    assert windows.first(0, windows.read(0)[0]).tolist() == [0] * 11 + [11] * 6
+    assert windows.first(1, windows.read(1)[0]).tolist() == [0] * 6 + [6] * 11
+    assert text.batch(0, 1, slice(0, 1)).first is None
+
+
 def test_loss_on_everything(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(CHAT.format(5) * 2)
     source = {"kind": "files", "path": str(tmp_path / "a.jsonl")}

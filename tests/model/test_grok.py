@@ -152,3 +152,15 @@ def test_bfloat16_keeps_close_on_average(grok: Grok) -> None:
     tokens, logits = reference(2)
     ours = Grok.from_pretrained(FIXTURE, dtype=torch.bfloat16)(tokens)
     assert (ours - logits).square().mean().sqrt() < 0.17  # what xAI's own code in bfloat16 differs by
+
+
+@torch.no_grad()
+def test_a_document_in_a_window_gets_the_logits_that_it_gets_alone() -> None:
+    grok = small()
+    documents = [torch.randint(1, 64, (length,)) for length in (5, 1, 9)]
+    first = torch.tensor([[0] * 5 + [5] + [6] * 9 + [6]])  # and one of padding
+    window = torch.cat((*documents, torch.zeros(1, dtype=torch.long)))[None]
+    packed = grok(window, first_BT=first)[0, :-1]
+    alone = torch.cat([grok(document[None])[0] for document in documents])
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
+    assert float((grok(window[:, :-1])[0, 6:] - alone[6:]).abs().max()) > 1e-2  # without, they see each other

@@ -35,7 +35,10 @@ PIPELINES = [  # schedules, alone and with weights that are gathered and experts
 
 
 def batch_of(spec: Spec, world: World, step: int) -> Batch:
-    """This rank's rows of a batch that any layout sees alike; some rows end in padding."""
+    """This rank's rows of a batch that any layout sees alike; some rows end in padding.
+
+    With a document mask a row holds documents of many lengths, about one for every five tokens.
+    """
     assert spec.training is not None
     random = np.random.default_rng(step)
     rows, length = spec.training.global_batch, spec.training.sequence_length
@@ -47,7 +50,10 @@ def batch_of(spec: Spec, world: World, step: int) -> Batch:
         is_target[row, length - row - 1 :] = False
     share = rows // data_parallel(spec.layout)
     mine = slice(world.data_rank() * share, (world.data_rank() + 1) * share)
-    return Batch(tokens[mine, :-1].copy(), tokens[mine, 1:].copy(), is_target[mine])
+    begins = (random.random((rows, length)) < 0.2) * np.arange(length)
+    first = np.maximum.accumulate(begins, axis=1).astype(np.int32)[mine]
+    documents = first if spec.training.document_mask else None
+    return Batch(tokens[mine, :-1].copy(), tokens[mine, 1:].copy(), is_target[mine], documents)
 
 
 def train(rank: int, ranks: int, spec: Spec, steps: int) -> tuple[list[float], dict[str, Any], list[Any]]:
@@ -135,6 +141,19 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         {"experts": 1, "experts_per_token": 1},
     ),
+    "keys and values round a ring": (
+        {"context": 2, "context_method": "ring", "pipeline": 2, "micro_batch": 2},
+        {},
+        {},
+    ),
+    "a ring, activation checkpointing": (
+        {"context": 4, "context_method": "ring", "recompute": "full"},
+        {"document_mask": True},
+        {},
+    ),
+    "documents, gathered": ({"context": 2, "shard": 2}, {"document_mask": True}, {}),
+    "documents, a pipeline": ({"pipeline": 2, "tensor": 2, "micro_batch": 2}, {"document_mask": True}, {}),
+    "documents, experts elsewhere": ({"expert": 2, "micro_batch": 2}, {"document_mask": True}, {}),
     "more ranks than experts have tokens": ({"expert": 4}, {"global_batch": 4, "sequence_length": 2}, {}),
 }
 

@@ -28,7 +28,7 @@ from colossi.data.question import Question
 from colossi.data.shards import COUNTS, Plan, open_tokens, read_json, write_json, write_manifest
 from colossi.data.sources import documents, facts, parts
 from colossi.data.tokenizer import Tokenizer
-from colossi.data.windows import chat_windows, count_text
+from colossi.data.windows import chat_windows, count_text, starts
 from colossi.data.workers import excluded_questions, write_parts
 from colossi.errors import DataError
 from colossi.files import sync_folder
@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int], None]
 # Characters that a tokenizer is learned from: so many for each token, shared among the sources by weight.
 # 4096 give even the rarest of 512 words some dozens of examples; over 64 million only cost time and memory.
 SAMPLE_PER_TOKEN, SAMPLE_LIMIT = 4096, 64 << 20
-_FORMAT = 1  # raise it when what is written changes
+_FORMAT = 1  # raise it when what is written of tokens changes
+_CUT_FORMAT = 2  # and this for windows
 
 
 def prepare(
@@ -64,7 +65,7 @@ def prepare(
     with _locked(tokens):
         if not (tokens / "manifest.json").is_file():
             _tokenise(data, vocabulary, tokens, tell)
-    corpus = folder / f"corpus-{_digest([tokens.name, sequence_length, seed])}"
+    corpus = folder / f"corpus-{_digest([_CUT_FORMAT, tokens.name, sequence_length, seed])}"
     with _locked(corpus):
         if not (corpus / "corpus.json").is_file():
             _cut(data, tokens, corpus, sequence_length, seed)
@@ -197,13 +198,15 @@ def _cut(data: DataSpec, tokens: Path, folder: Path, sequence_length: int, seed:
     manifest = read_json(tokens / "manifest.json")
     report = []
     for number, source in enumerate(data.sources):
-        packed, cut = chat_windows(open_tokens(tokens, manifest, number, "chat"), sequence_length)
+        chats = open_tokens(tokens, manifest, number, "chat")
+        packed, cut = chat_windows(chats, sequence_length)
         windows = len(packed) + count_text(
             len(open_tokens(tokens, manifest, number, "text")), sequence_length
         )
         if windows == 0:
             raise _nothing_left(number, source, cut)
         np.save(folder / f"windows-{number}.npy", packed)
+        np.save(folder / f"chats-{number}.npy", starts(chats.lengths()))
         report.append(_report(manifest, number, source, windows, cut))
     content = {
         "tokens": tokens.name,

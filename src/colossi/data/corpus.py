@@ -1,6 +1,6 @@
 """Prepared data, opened by its folder: the batch of step s is a pure function of what was prepared and s.
 
-    corpus-FINGERPRINT/corpus.json  windows-0.npy ...        beside the tokens-FINGERPRINT that it names
+    corpus-FINGERPRINT/corpus.json  windows-0.npy  chats-0.npy ...   beside the tokens-FINGERPRINT it names
 
 A worker process is given the folder and opens it; it reads the rows that it is asked for and nothing
 else.
@@ -43,6 +43,7 @@ class Batch:
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     is_target: NDArray[np.bool_]
+    first: NDArray[np.int32] | None = None  # the first token that each may attend to; None: the row's first
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Corpus:
                 open_tokens(tokens, manifest, number, "chat"),
                 np.load(folder / f"windows-{number}.npy", mmap_mode="r"),
                 length,
+                np.load(folder / f"chats-{number}.npy", mmap_mode="r"),
+                Tokenizer.bos,
             )
             for number in range(len(manifest["parts"]))
         )
@@ -96,20 +99,27 @@ class Corpus:
         """The held-out questions of every reasoning task."""
         return tuple(Question(**entry) for entry in read_json(self.tokens_folder / "questions.json"))
 
-    def batch(self, step: int, global_batch: int, rows: slice) -> Batch:
-        """These rows of the global batch of `step`, counted from 0; only they are read."""
+    def batch(self, step: int, global_batch: int, rows: slice, documents: bool = False) -> Batch:
+        """These rows of the global batch of `step`, counted from 0; only they are read.
+
+        With `documents` it says where in its row each token's document begins.
+        """
         samples = step * global_batch + np.arange(global_batch, dtype=np.int64)[rows]
         sources, windows = self.mixture.locate(samples)
         shape = (len(samples), self.sequence_length)
         inputs = np.full(shape, self.tokenizer.pad, dtype=np.int64)
         targets = np.full(shape, self.tokenizer.pad, dtype=np.int64)
         is_target = np.zeros(shape, dtype=np.bool_)
+        first = np.zeros(shape, dtype=np.int32) if documents else None
         for row, (source, window) in enumerate(zip(sources.tolist(), windows.tolist(), strict=True)):
             tokens, counts = self.sources[source].read(window)
             inputs[row, : len(tokens) - 1] = tokens[:-1]
             targets[row, : len(tokens) - 1] = tokens[1:]
             is_target[row, : len(tokens) - 1] = counts[1:]
-        return Batch(inputs, targets, is_target)
+            if first is not None:
+                of_tokens = self.sources[source].first(window, tokens[:-1])
+                first[row, : len(tokens) - 1], first[row, len(tokens) - 1 :] = of_tokens, of_tokens[-1]
+        return Batch(inputs, targets, is_target, first)
 
     def overlap(self) -> int:
         """How many training chats open with a held-out question, by the tokens themselves: none."""

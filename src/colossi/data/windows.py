@@ -20,6 +20,11 @@ def count_text(tokens: int, sequence_length: int) -> int:
     return -(-max(0, tokens - 1) // sequence_length)
 
 
+def starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where documents that lie end to end begin."""
+    return np.asarray(np.cumsum(lengths) - lengths)
+
+
 def pack(lengths: NDArray[np.int64], sequence_length: int) -> tuple[Ranges, NDArray[np.bool_]]:
     """Windows [start, stop) over documents laid end to end, and which windows are cut documents.
 
@@ -57,6 +62,8 @@ class Windows:
     chat: Tokens
     packed: Ranges
     sequence_length: int
+    chat_starts: NDArray[np.int64]  # of all chats in their stream, ascending
+    bos: int  # the token that begins a text document, and stands nowhere else
 
     @property
     def text_count(self) -> int:
@@ -73,3 +80,14 @@ class Windows:
             return self.chat.read(start, stop)
         start = number * self.sequence_length
         return self.text.read(start, min(len(self.text), start + self.sequence_length + 1))
+
+    def first(self, number: int, tokens: NDArray[np.int64]) -> NDArray[np.int32]:
+        """For each token of a window, where in the window its document begins; a cut one at 0."""
+        begins = tokens == self.bos
+        if number >= self.text_count:
+            start, stop = self.packed[number - self.text_count].tolist()
+            low, high = np.searchsorted(self.chat_starts, (start, stop))
+            begins = np.zeros(len(tokens), dtype=np.bool_)
+            begins[self.chat_starts[low:high] - start] = True
+        places = np.where(begins, np.arange(len(tokens), dtype=np.int32), np.int32(0))
+        return np.maximum.accumulate(places).astype(np.int32)

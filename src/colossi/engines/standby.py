@@ -10,8 +10,8 @@ from colossi.ledger.run import open_run
 
 # glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
 # training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
-# Not one with sharded weights: between blocks that are gathered and freed again, what is kept falls to pieces, and
-# the worker held more than one without sharding (benchmarks/memory.py).
+# Not one with sharded weights: between blocks that are gathered and freed again, what is kept falls to pieces,
+# and the worker held more than one without sharding (benchmarks/memory.py).
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),

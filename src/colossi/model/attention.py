@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colossi.model.collectives import Groups, copy_to, reduce_from
+from colossi.model.context import attend_across
+from colossi.model.kernel import attend_range
 from colossi.model.matrix import Matrix
-from colossi.model.softcap import softcap_attention
 from colossi.spec.model import ModelSpec
 
 MASKED = -1e30
@@ -74,17 +75,23 @@ def attend(
     return scores.softmax(-1).to(v.dtype) @ v
 
 
-def attend_causal(q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, multiplier: float, cap: float) -> Tensor:
-    """The same where every token sees all before it, by the fastest way that the device has. [B, H, T, D]"""
-    if not cap:
+def attend_causal(
+    q_BHTD: Tensor,
+    k_BKSD: Tensor,
+    v_BKSD: Tensor,
+    multiplier: float,
+    cap: float,
+    first_BT: Tensor | None = None,
+) -> Tensor:
+    """The same for the last T of S positions where every token sees all before it, back to the `first` of its
+    document, by the fastest way that the device has. [B, H, T, D]
+    """
+    queries, keys = q_BHTD.shape[2], k_BKSD.shape[2]
+    if not cap and queries == keys and first_BT is None:
         return F.scaled_dot_product_attention(
-            q_BHTD, k_BKTD, v_BKTD, is_causal=True, scale=multiplier, enable_gqa=True
+            q_BHTD, k_BKSD, v_BKSD, is_causal=True, scale=multiplier, enable_gqa=True
         )
-    if q_BHTD.device.type == "cpu" and q_BHTD.dtype == torch.float32:
-        return softcap_attention(q_BHTD, k_BKTD, v_BKTD, multiplier, cap)
-    length = q_BHTD.shape[2]
-    causal = torch.ones(1, length, length, dtype=torch.bool, device=q_BHTD.device).tril()
-    return attend(q_BHTD, k_BKTD, v_BKTD, causal, multiplier, cap)
+    return attend_range(q_BHTD, k_BKSD, v_BKSD, multiplier, cap, keys - queries, first_BT)[0]
 
 
 class Attention(nn.Module):
@@ -101,18 +108,30 @@ class Attention(nn.Module):
         self.o = Matrix(width, model.heads * size)
 
     def forward(
-        self, x_BTE: Tensor, rope: Rope, visible_BTS: Tensor | None, cached: "CachedRows | None"
+        self,
+        x_BTE: Tensor,
+        rope: Rope,
+        visible_BTS: Tensor | None = None,
+        cached: "CachedRows | None" = None,
+        first_BT: Tensor | None = None,
     ) -> Tensor:
-        """`visible` None is plain causal; with a cache the S keys are the cache's."""
+        """`visible` None is causal, from `first` on; with a cache the S keys are the cache's.
+
+        Under context parallel the tokens are this rank's, and what is seen is causal.
+        """
         x = copy_to(x_BTE, self.groups.tensor)
         q, k, v = (self._heads(matrix(x)) for matrix in (self.q, self.k, self.v))
         q, k = rope.turn(q), rope.turn(k)
         if cached is not None:
             k, v = cached.extend(k, v)
-        if visible_BTS is None:
-            out = attend_causal(q, k, v, self.multiplier, self.cap)
-        else:
+        context = self.groups.context
+        if visible_BTS is not None:
             out = attend(q, k, v, visible_BTS, self.multiplier, self.cap)
+        elif context is None:
+            out = attend_causal(q, k, v, self.multiplier, self.cap, first_BT)
+        else:
+            method = self.groups.context_method
+            out = attend_across(q, k, v, self.multiplier, self.cap, first_BT, context, method)
         return reduce_from(self.o(out.transpose(1, 2).flatten(2)), self.groups.tensor)
 
     def _heads(self, x_BTN: Tensor) -> Tensor:

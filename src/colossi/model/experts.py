@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from colossi.model.collectives import Groups, copy_to, exchange, reduce_from
 from colossi.model.matrix import Matrix, local
@@ -191,15 +193,24 @@ class RouterStats:
     largest: Tensor  # [1] largest |router logit|
 
 
-def router_stats(routing: Routing, counted_BT: Tensor) -> RouterStats:
-    """Balance is taken within each sequence, so it does not depend on how sequences are dealt out."""
+def router_stats(routing: Routing, counted_BT: Tensor, context: ProcessGroup | None = None) -> RouterStats:
+    """Balance is taken within each sequence, so it does not depend on how sequences are dealt out.
+
+    Where the ranks of a group share each sequence, its loads and its length are theirs together, and a rank
+    gives its own tokens' share of P: over the group the balances add up to that of the whole sequence.
+    """
     batch, length = counted_BT.shape
     logits, total = routing.logits_NX, routing.logits_NX.shape[-1]
     chosen_BTX = F.one_hot(routing.experts_Nk, total).sum(1).view(batch, length, total)
     counted = counted_BT.unsqueeze(-1).to(logits.dtype)
-    tokens_B1 = counted.sum(1).clamp(min=1)
-    load_BX = (chosen_BTX * counted).sum(1)
-    f_BX = load_BX / (tokens_B1 * routing.experts_Nk.shape[1])
+    load_BX, tokens_B1 = (chosen_BTX * counted).sum(1), counted.sum(1)
+    whole_BX = load_BX
+    if context is not None:
+        both = torch.cat((load_BX, tokens_B1), dim=1)
+        dist.all_reduce(both, group=context)
+        whole_BX, tokens_B1 = both[:, :total], both[:, total:]
+    tokens_B1 = tokens_B1.clamp(min=1)
+    f_BX = whole_BX / (tokens_B1 * routing.experts_Nk.shape[1])
     p_BX = (routing.probabilities_NX.view(batch, length, total) * counted).sum(1) / tokens_B1
     z_N = logits.logsumexp(-1).square() * counted.flatten()
     return RouterStats(
@@ -215,7 +226,7 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, model: ModelSpec, groups: Groups) -> None:
         super().__init__()
-        self.dense = model.experts == 1
+        self.dense, self.context = model.experts == 1, groups.context
         if self.dense:
             self.ffn: nn.Module = GatedFFN(model.hidden, model.ffn_hidden, groups)
         else:
@@ -232,7 +243,7 @@ class MixtureOfExperts(nn.Module):
             x_NE = x_BTE.flatten(0, 1)
             routing = self.router.route(x_NE)
             y = self.experts(x_NE, routing.weights_Nk, routing.experts_Nk).view_as(x_BTE)
-            stats = router_stats(routing, counted_BT)
+            stats = router_stats(routing, counted_BT, self.context)
         if self.shared is not None:
             y = (y + self.shared(x_BTE)) * 0.5**0.5
         return y, stats

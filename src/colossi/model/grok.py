@@ -74,8 +74,10 @@ class Block(nn.Module):
         counted_BT: Tensor,
         visible_BTS: Tensor | None = None,
         cached: CachedRows | None = None,
+        first_BT: Tensor | None = None,
     ) -> tuple[Tensor, RouterStats | None]:
-        h = h_BTE + self.post_attention(self.attention(self.pre_attention(h_BTE), rope, visible_BTS, cached))
+        attended = self.attention(self.pre_attention(h_BTE), rope, visible_BTS, cached, first_BT)
+        h = h_BTE + self.post_attention(attended)
         y, stats = self.moe(self.pre_moe(h), counted_BT)
         return h + self.post_moe(y), stats
 
@@ -137,33 +139,45 @@ class Grok(nn.Module):
         write_folder(Path(folder), self.model, self.state_dict())
 
     def forward(
-        self, tokens_BT: Tensor, targets_BT: Tensor | None = None, is_target_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        is_target_BT: Tensor | None = None,
+        first_BT: Tensor | None = None,
     ) -> Tensor | Losses:
         """Logits float32 [B, T, V]; with targets the sums of the losses instead.
+
+        `first` is the position that each token's document begins at: it attends to none before that.
 
         Padding (token 0) is never attended to. With targets it may stand only at the end of a row, where no
         other token could see it: windows are built so.
         """
         visible = None
-        if targets_BT is None and not bool((tokens_BT != PAD).all()):
+        if targets_BT is None and first_BT is None and not bool((tokens_BT != PAD).all()):
             visible = torch.ones(tokens_BT.shape[1], tokens_BT.shape[1], dtype=torch.bool).tril()
             visible = visible.to(tokens_BT.device)[None] & (tokens_BT != PAD)[:, None, :]
-        h, stats = self.through_blocks(self.embed(tokens_BT), tokens_BT, visible)
+        h, stats = self.through_blocks(self.embed(tokens_BT), tokens_BT, visible, first_BT)
         if targets_BT is None or is_target_BT is None:
             return gather_vocabulary(self._logits(h), self.groups.tensor)
         return self.losses(h, targets_BT, is_target_BT, stats)
 
     def through_blocks(
-        self, h_BTE: Tensor, tokens_BT: Tensor, visible_BTS: Tensor | None = None
+        self,
+        h_BTE: Tensor,
+        tokens_BT: Tensor,
+        visible_BTS: Tensor | None = None,
+        first_BT: Tensor | None = None,
     ) -> tuple[Tensor, list[RouterStats]]:
         """The blocks that are here, in training: these tokens' activations, and what the routers report."""
         rope, counted, h = self._rope(self._positions(tokens_BT)), tokens_BT != PAD, h_BTE
         all_stats = []
         for block in self.blocks.values():
             if self.recompute:
-                h, stats = checkpoint(block, h, rope, counted, visible_BTS, use_reentrant=False)
+                h, stats = checkpoint(
+                    block, h, rope, counted, visible_BTS, None, first_BT, use_reentrant=False
+                )
             else:
-                h, stats = block(h, rope, counted, visible_BTS)
+                h, stats = block(h, rope, counted, visible_BTS, None, first_BT)
             all_stats += [stats] if stats is not None else []
         return h, all_stats
 

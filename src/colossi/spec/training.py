@@ -45,6 +45,9 @@ class TrainingSpec(Table):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of activations; weights, gradients and optimizer stay in float32"
     )
+    document_mask: bool = Field(
+        default=False, description="no token attends to another document of the window that it is packed in"
+    )
     compile: bool = Field(
         default=False, description="torch.compile each block: minutes at first, then faster on GPUs"
     )

@@ -31,7 +31,8 @@ def where_it_broke(parts: Parts, batch: Batch, world: World) -> str:
 
     handles = [m.register_forward_hook(look(name)) for name, m in grok.named_modules() if name]
     with torch.no_grad():
-        grok(*(mine(x, world) for x in (batch.inputs, batch.targets, batch.is_target)))
+        arrays = (batch.inputs, batch.targets, batch.is_target, batch.first)
+        grok(*(mine(x, world) if x is not None else None for x in arrays))
     for handle in handles:
         handle.remove()
     return f"first not finite after {found[0]}" if found else "all activations and weights are finite"

@@ -72,7 +72,9 @@ class Training:
         total = self.spec.training.global_batch
         share = total // data_parallel(self.spec.layout)
         first = self.world.data_rank() * share
-        return self.corpus.batch(step - 1, total, slice(first, first + share))
+        return self.corpus.batch(
+            step - 1, total, slice(first, first + share), self.spec.training.document_mask
+        )
 
 
 def train(run: Run, order: Order, device: torch.device, link: Link | None) -> None:

@@ -32,11 +32,17 @@ class Stage(Grok):
     """A part of the model that computes its part of a step."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, tokens_BT: Tensor, targets_BT: Tensor, is_target_BT: Tensor, found: Found
+        self,
+        x: Tensor,
+        tokens_BT: Tensor,
+        targets_BT: Tensor,
+        is_target_BT: Tensor,
+        found: Found,
+        first_BT: Tensor | None = None,
     ) -> Tensor:
         """Activations for the next stage [B, T, E]; from the last stage the loss."""
         h = self.embed(x) if self.part.first else x
-        h, stats = self.through_blocks(h, tokens_BT)
+        h, stats = self.through_blocks(h, tokens_BT, None, first_BT)
         losses = self.losses(h, targets_BT, is_target_BT, stats)
         loss = found(self, losses)
         if self.part.last:
@@ -85,9 +91,12 @@ class Pipeline:
         else:
             self._schedule = Schedule1F1B(self._wrapped[0], **common)
 
-    def forward_backward(self, tokens: Tensor, targets: Tensor, is_target: Tensor, found: Found) -> None:
+    def forward_backward(
+        self, tokens: Tensor, targets: Tensor, is_target: Tensor, first: Tensor | None, found: Found
+    ) -> None:
         """Leave this rank's part of the gradient on its weights."""
         inputs = (tokens,) if any(stage.is_first for stage in self._wrapped) else ()
+        documents = {"first_BT": first} if first is not None else {}
         self._schedule.step(
             *inputs,
             target=targets,
@@ -96,6 +105,7 @@ class Pipeline:
             targets_BT=targets,
             is_target_BT=is_target,
             found=found,
+            **documents,
         )
 
 

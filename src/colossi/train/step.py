@@ -71,6 +71,7 @@ def forward_backward(
     assert spec.training is not None and spec.layout.micro_batch is not None
     start = time.monotonic() if started is None else started
     inputs, targets, is_target = (mine(x, world) for x in (batch.inputs, batch.targets, batch.is_target))
+    first_key = mine(batch.first, world) if batch.first is not None else None
     before = time.monotonic() - start
     counts = _count(inputs, is_target, world)
     start = time.monotonic()  # whoever was waited for in counting was slow, not we
@@ -81,15 +82,15 @@ def forward_backward(
             found.add(losses)
             return total_loss(losses, counts, spec)
 
-        parts.pipeline.forward_backward(inputs, targets, is_target, found_by)
+        parts.pipeline.forward_backward(inputs, targets, is_target, first_key, found_by)
     else:
         (grok,) = parts.stages()
         micro = spec.layout.micro_batch
-        for first in range(
-            0, len(inputs), micro
-        ):  # each time sharded gradients are reduced: none is held whole
+        # Each time sharded gradients are reduced: no rank ever holds them whole.
+        for first in range(0, len(inputs), micro):
             rows = slice(first, first + micro)
-            losses = grok(inputs[rows], targets[rows], is_target[rows])
+            since = first_key[rows] if first_key is not None else None
+            losses = grok(inputs[rows], targets[rows], is_target[rows], since)
             total_loss(losses, counts, spec).backward()
             found.add(losses)
     busy = before + time.monotonic() - start
