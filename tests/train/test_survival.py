@@ -107,6 +107,44 @@ def test_a_slow_worker_is_reported_and_replaced(undisturbed: Losses, tmp_path: P
     assert events_of(run, "promoted")
 
 
+def test_a_node_that_was_slow_is_checked_and_serves_again(undisturbed: Losses, tmp_path: Path) -> None:
+    run = survive(tmp_path, "slow worker 1 at step 20 by 0.2 s; kill node 0 at step 75", spares=1)
+    assert report_of(run).losses == undisturbed
+    (checked,) = events_of(run, "checked")
+    assert checked.data == {"node": "node-1", "passed": True, "why": ""}
+    assert [event.text("node") for event in events_of(run, "promoted")] == ["node-2", "node-1"]
+
+
+# What Python runs before the check of node-1, and only there: a bit of what it computes with is another.
+BROKEN = """
+import os, sys
+with open(f"/proc/{os.getppid()}/cmdline", "rb") as parent:
+    if "colossi.engines.check" in sys.orig_argv and b"node-1" in parent.read():
+        import numpy
+        whole = numpy.arange
+        def arange(*given, **more):
+            numbers = whole(*given, **more)
+            numbers[1000] ^= 1 << 31
+            return numbers
+        numpy.arange = arange
+"""
+
+
+def test_a_node_that_fails_its_check_is_never_used_again(undisturbed: Losses, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    spec, run = spec_file(tmp_path, STEPS, workers=1, nodes=2, spares=1), tmp_path / "run"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    faults = "slow worker 1 at step 20 by 0.2 s; kill node 0 at step 75"
+    done = colossi("train", spec, "--run", run, "--chaos", faults, env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    (quarantined,) = events_of(run, "quarantined")
+    assert quarantined.text("node") == "node-1" and "multiplies wrongly" in quarantined.text("why")
+    assert [event.data["passed"] for event in events_of(run, "checked")] == [False]
+    assert [event.text("node") for event in events_of(run, "promoted")] == ["node-2"]
+    assert "shrunk" in kinds_of(run)  # rather than with node-1
+    assert dict(report_of(run).losses) == pytest.approx(dict(undisturbed), rel=1e-5)
+
+
 def test_without_a_spare_the_run_shrinks_and_grows_again(tmp_path: Path) -> None:
     steps = 400
     quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from colossi.channel import Channel, Message, Refused, pair, token_of
+from colossi.engines.check import CHECK_SECONDS, GLANCE_SECONDS, examine, slower
 from colossi.engines.memory import Memory
 from colossi.engines.peers import Peers, free_address
 from colossi.engines.sources import sources_of
 from colossi.engines.standby import start_standby
+from colossi.engines.worker import Worker, in_words
 
 BEAT_SECONDS = 1.0  # to the controller
 SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
@@ -45,20 +47,6 @@ class Place:
     interface: str  # of the network, for collectives; "" lets the library choose
     workers: int
     share: int  # nodes that share this machine's cores
-
-
-@dataclass(slots=True)
-class Worker:
-    """A process that the standby has forked, or is about to."""
-
-    number: int
-    channel: Channel
-    pid: int | None = None
-    rank: int | None = None  # None while it has nothing to do
-    was: int | None = None  # the rank that it had last
-    heard: float | None = None  # [monotonic s] None before its first word: importing takes a while
-    hung: bool = False
-    why: str = ""  # its own last words
 
 
 class Agent:
@@ -81,10 +69,12 @@ class Agent:
         self.peers = Peers(place.node, place.host, self.token, self.memory, self._tell)
         self.standby: Channel | None = None
         self.warm = False
+        self.usual = 0.0  # [s] how long a piece of work took on this node when it came; 0 while not known
 
     def run(self) -> int:
         """Until the controller says that it is over, or there is none any more."""
-        threading.Thread(target=self._beat, daemon=True).start()
+        for work in (self._beat, self._glance):
+            threading.Thread(target=work, daemon=True).start()
         self._start_standby()
         while True:
             with contextlib.suppress(queue.Empty):
@@ -161,10 +151,24 @@ class Agent:
         elif kind == "stop":
             self._stop(message["incarnation"])
         elif kind == "wish":
-            self._send_workers(message)
+            for worker in self.workers.values():
+                if worker.rank is not None:
+                    worker.tell(message)
         elif kind == "fault":
-            self._fault(message)
+            for worker in self.workers.values():
+                if worker.rank == message["rank"]:
+                    worker.fault(message)
+        elif kind == "check":
+            threading.Thread(target=self._check, daemon=True).start()
         return bool(kind != "quit")
+
+    def _glance(self) -> None:
+        self.usual = examine(GLANCE_SECONDS).seconds
+
+    def _check(self) -> None:
+        """Nothing runs here meanwhile; whether it ever will again depends on the answer."""
+        finding = examine(CHECK_SECONDS)
+        self._tell({"say": "checked", "why": finding.why or slower(finding.seconds, self.usual)})
 
     def _look_after(self) -> bool:
         """What is due; False when nobody needs this node any more."""
@@ -249,10 +253,9 @@ class Agent:
         self.stopping = (incarnation, time.monotonic() + STOP_SECONDS)
         for worker in list(self.workers.values()):
             if worker.hung:
-                self._kill(worker)
+                worker.kill()
             elif worker.rank is not None:
-                with contextlib.suppress(OSError):
-                    worker.channel.send({"do": "stop", "incarnation": incarnation})
+                worker.tell({"do": "stop", "incarnation": incarnation})
         self._finish_stopping(time.monotonic())
 
     def _finish_stopping(self, now: float) -> None:
@@ -261,7 +264,7 @@ class Agent:
         busy = [worker for worker in self.workers.values() if worker.rank is not None]
         if busy and now > deadline:
             for worker in busy:
-                self._kill(worker)
+                worker.kill()
         if not busy:
             self.stopping = None
             self._tell(
@@ -273,31 +276,11 @@ class Agent:
                 }
             )
 
-    def _kill(self, worker: Worker) -> None:
-        if worker.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
-
     def _kill_all(self) -> None:
         for worker in self.workers.values():
-            self._kill(worker)
+            worker.kill()
         if self.standby is not None:
             self.standby.close()
-
-    def _send_workers(self, message: Message) -> None:
-        for worker in self.workers.values():
-            if worker.rank is not None:
-                with contextlib.suppress(OSError):
-                    worker.channel.send(message)
-
-    def _fault(self, message: Message) -> None:
-        """Made on purpose: by a signal where one can do it, else by the worker itself."""
-        for worker in self.workers.values():
-            if worker.rank != message["rank"] or worker.pid is None:
-                continue
-            number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(message["fault"])
-            with contextlib.suppress(OSError):
-                os.kill(worker.pid, number) if number else worker.channel.send(message)
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -329,7 +312,7 @@ class Agent:
         elif message["say"] == "exited":
             for worker in list(self.workers.values()):
                 if worker.pid == message["pid"]:
-                    self._exited(worker, _in_words(message["code"]))
+                    self._exited(worker, in_words(message["code"]))
 
     def _exited(self, worker: Worker, how: str) -> None:
         del self.workers[worker.number]
@@ -371,10 +354,6 @@ class Agent:
 
     def _report(self, rank: int, message: Message) -> None:
         self._tell(message | {"rank": rank, "incarnation": self.incarnation})
-
-
-def _in_words(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def main() -> int:

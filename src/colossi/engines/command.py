@@ -183,6 +183,10 @@ class Command:
             self.record("refused", peer=message["peer"], why=message["why"])
         elif kind == "stop_wanted":
             self.stop_wanted(message["why"])
+        elif kind == "checked":
+            why = message["why"]
+            self.record("checked", self.step, node=node, passed=not why, why=why)
+            self.hear(events.NodeChecked(node=node, passed=not why, why=why))
         elif kind == "stopped":
             agent.store = message["store"]
             self.hear(events.NodeStopped(node=node, incarnation=message["incarnation"], held=held(message)))
@@ -283,7 +287,7 @@ class Command:
         elif isinstance(action, actions.Distrust):
             self._distrust(action)
         elif isinstance(action, actions.Check):
-            pass  # no check is there yet: the node stays aside (docs/survival.md)
+            self._tell(action.node, {"do": "check"})
         elif isinstance(action, actions.Quarantine):
             self.record("quarantined", self.step, node=action.node, why=action.why)
         elif isinstance(action, actions.Note):

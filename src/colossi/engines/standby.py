@@ -10,8 +10,8 @@ from colossi.ledger.run import open_run
 
 # glibc hands large blocks back to the kernel and faults them in anew each step, which cost a tenth of a
 # training step's CPU time where it was measured (docs/benchmarks.md); so a worker keeps what it has had once.
-# Not one with sharded weights: between blocks that are gathered and freed again, what is kept falls to pieces,
-# and the worker held more than one without sharding (benchmarks/memory.py).
+# Not one with sharded weights: where blocks are gathered and freed again, what is kept falls to pieces, and
+# the worker held more than one without sharding (benchmarks/memory.py).
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
@@ -26,9 +26,8 @@ def start_standby(folder: Path, log: Path, interface: str) -> Channel:
     mine, its = pair()
     layout = open_run(folder).spec().layout
     sharded = layout.shard * layout.context * layout.expert > 1
-    environment = (
-        os.environ | (RETURN_MEMORY if sharded else KEEP_MEMORY) | {"OMP_WAIT_POLICY": "passive"}
-    )  # who waits must not hold a core
+    memory = RETURN_MEMORY if sharded else KEEP_MEMORY
+    environment = os.environ | memory | {"OMP_WAIT_POLICY": "passive"}  # who waits must not hold a core
     if interface:
         environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = interface
     with log.open("ab") as file:

@@ -42,6 +42,11 @@ KINDS: dict[str, dict[str, str]] = {
     "shrunk": {"node": "that is gone", "why": "one line"},
     "grown": {"node": "that has come", "why": "one line"},
     "straggler": {"node": "that is slower than its peers", "why": "one line"},
+    "checked": {
+        "node": "that was set aside",
+        "passed": "true if it is a spare again",
+        "why": "what is wrong with it",
+    },
     "corrupted": {"node": "where weights went wrong", "rank": "whose", "why": "one line"},
     "quarantined": {"node": "that is not used again", "why": "one line"},
     "refused": {"peer": "that came without the token", "why": "one line"},

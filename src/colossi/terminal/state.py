@@ -142,6 +142,8 @@ def sentence(event: Event) -> str:
             return f"{event.kind}: {why}"
         case "straggler":
             return f"{node} is slow: {why}"
+        case "checked":  # that it failed is told by its quarantine
+            return f"{node} passed its check and stands by" if event.data.get("passed") else ""
         case "corrupted":
             return f"{node}{'' if rank is None else f', rank {rank}'} corrupted{at}: {why}"
         case "chaos":
