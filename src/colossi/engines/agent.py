@@ -221,7 +221,7 @@ class Agent:
         # are, with this process's old place in it.
         idle = {w.was: w for w in self.workers.values() if w.rank is None and not w.hung}
         for worker in [worker for was, worker in idle.items() if was not in ranks]:
-            self._kill(worker)
+            worker.kill()
         cores = len(os.sched_getaffinity(0))  # that we may use: a scheduler may have given us some of all
         for local_rank, rank in enumerate(ranks):
             worker = idle.get(rank) or self._fork()
