@@ -32,7 +32,7 @@ test-long: install ## the tests that take minutes: a hundred random faults
 	@$(BIN)/python -m pytest -m long
 
 test-all: install ## every test, those of all combinations of layouts too
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest -m "" --hypothesis-profile=default
 
 check: install ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

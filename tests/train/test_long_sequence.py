@@ -8,6 +8,9 @@ import pytest
 from .ranks import run_ranks, spec_of
 from .test_layouts import TOLERANCE, train
 
+# A gradient is a sum over 8,192 tokens of what largely cancels, here: of two orders of summation in float32 one
+# was 1.4e-5 away from the other, depending on the processor.
+GRADIENTS = 3e-5
 TRAINING = {"sequence_length": 8192, "global_batch": 1}
 
 
@@ -21,4 +24,4 @@ def test_four_processes_share_a_long_sequence(method: str, documents: bool, tmp_
     np.testing.assert_allclose(losses, expected[0], rtol=TOLERANCE)
     np.testing.assert_allclose(figures, expected[2], rtol=TOLERANCE)
     for key, gradient in expected[1].items():
-        assert (gradients[key] - gradient).norm() <= TOLERANCE * gradient.norm(), key
+        assert (gradients[key] - gradient).norm() <= GRADIENTS * gradient.norm(), key
