@@ -120,8 +120,6 @@ IMPOSSIBLE = {
     "layout.tensor=2 cluster.nodes=2 model.vocabulary=511": "model.vocabulary = 511 does not divide by "
     "layout.tensor = 2: use 1 or 7 there, or vocabulary = 510 or 512",
     "layout.expert=3 cluster.nodes=3": "model.experts = 4 does not divide by layout.expert = 3: use 2 or 4 there",
-    "layout.shard=3 cluster.nodes=3": "model.hidden = 64 does not divide by layout.shard * context * expert = 3: "
-    "use 2 or 4 there, or hidden = 63 or 66",
     "cluster.nodes=3": "training.global_batch = 8 cannot be dealt out to layout.replicate * shard * expert = 3 "
     "workers: use 6 or 9",
     "cluster.nodes=9": "training.global_batch = 8 cannot be dealt out to layout.replicate * shard * expert = 9 "

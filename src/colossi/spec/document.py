@@ -42,7 +42,7 @@ RULES = """## Between the tables
 
 * `layout.replicate * pipeline * shard * context * expert * tensor` is `cluster.nodes * workers_per_node`.
 * `layout.tensor` divides `model.heads`, `kv_heads`, `ffn_hidden`, `shared_expert_ffn` and `vocabulary`;
-  `layout.expert` divides `model.experts`; `layout.shard * context * expert` divides `model.hidden`.
+  `layout.expert` divides `model.experts`; to train, `layout.shard * context * expert` divides `model.hidden`.
 * `layout.replicate * shard * expert` divides `training.global_batch`, and `layout.micro_batch` what is left.
 * `layout.pipeline * interleave` is at most `model.layers`; a pipeline needs at least as many
   micro-batches as it has workers (`zero-bubble-v` one less than twice as many), and interleaved or with

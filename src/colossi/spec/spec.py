@@ -56,7 +56,7 @@ class Spec(Table):
 def data_parallel(layout: LayoutSpec) -> int:
     """Number of workers among which the sequences of a batch are dealt out."""
     assert layout.replicate is not None
-    return layout.replicate * layout.shard * layout.expert
+    return layout.replicate * layout.shard * (layout.expert if layout.expert_tensor is None else 1)
 
 
 def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
@@ -66,16 +66,20 @@ def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
     if layout.replicate is None:
         if workers % copy:
             raise ValueError(
-                f"layout.{axes} = {copy} does not divide cluster.nodes * workers_per_node = "
+                f"layout.{axes} = {copy} does not divide {_workers_said(cluster)} = "
                 f"{workers}: use {multiples_near(copy, workers)} workers, or a smaller layout"
             )
         return layout.model_copy(update={"replicate": workers // copy})
     if layout.replicate * copy != workers:
         raise ValueError(
             f"layout.{axes} = {layout.replicate * copy} is not "
-            f"cluster.nodes * workers_per_node = {workers}: leave out replicate, or make the products equal"
+            f"{_workers_said(cluster)} = {workers}: leave out replicate, or make the products equal"
         )
     return layout
+
+
+def _workers_said(cluster: ClusterSpec) -> str:
+    return "cluster.gpus" if cluster.gpus is not None else "cluster.nodes * workers_per_node"
 
 
 def _axes_in_use(layout: LayoutSpec) -> str:
@@ -104,7 +108,6 @@ def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpe
 
 def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
     """Every matrix must be cut into equal parts along the axes that cut it; every stage has a block."""
-    dense_shard = layout.shard * layout.context * layout.expert
     if layout.stages > model.layers:
         raise ValueError(
             f"layout.pipeline * interleave = {layout.stages} stages for model.layers = "
@@ -117,7 +120,6 @@ def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
         ("model.shared_expert_ffn", model.shared_expert_ffn, "layout.tensor", layout.tensor),
         ("model.vocabulary", model.vocabulary, "layout.tensor", layout.tensor),
         ("model.experts", model.experts, "layout.expert", layout.expert),
-        ("model.hidden", model.hidden, "layout.shard * context * expert", dense_shard),
     ):
         if size % parts:
             raise ValueError(
