@@ -132,8 +132,8 @@ def _model(row: Row, tensor: int) -> Document:
     if name == "DeepSeek-V3-671B" and row["group"] == "megatron-bridge" and "w/o MTP" not in notes:
         layers += 1  # the recipe's multi-token prediction: one more layer
     own = dict(MODELS.get(name, {}))
-    if own.get("dense_layers", 0) >= layers:
-        del own["dense_layers"]  # a model cut to a few layers, all of them with experts
+    if own.get("dense_layers", 0) >= layers - 1:
+        del own["dense_layers"]  # a model cut to a few layers has experts in all, as its memory shows (smx-007)
     part = 128 * tensor  # Megatron-LM pads the vocabulary so
     base = {
         "layers": layers,

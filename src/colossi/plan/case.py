@@ -28,6 +28,7 @@ class Model:
     vocabulary: Number
     tied: Number  # 1: the output uses the embedding table
     moe_layers: Number = 0
+    moe_every: Number = 1
     experts: Number = 1
     experts_per_token: Number = 1
     expert_ffn: Number = 0  # width of one expert
@@ -68,7 +69,8 @@ class Layout:
     expert: Number = 1
     expert_tensor: Number = 1  # how many ranks share an expert's matrices
     shard: Number = 1  # ranks over which weights are sharded (ZeRO-3, FSDP); 1: weights stay whole
-    shard_gradients: Number = 0  # 1: those ranks keep gathered weights between forward and backward (ZeRO-2)
+    keep_gathered: Number = 0  # 1: gathered weights are kept from the forward to the backward pass (ZeRO-2)
+    gather_once: Number = 0  # 1: they are kept, and gradients whole, for all micro-batches of a step
     gathers: Number = 1  # collectives that a layer's weights take: one, or one for each tensor
     optimizer_shard: Number = 1  # ranks over which the optimizer's state is sharded
     micro_batch: Number = 1

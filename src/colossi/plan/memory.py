@@ -49,6 +49,11 @@ def layers_of_stage(case: Case) -> Number:
     return np.ceil((layers + 2 * with_ends) / stages) * case.layout.interleave
 
 
+def moe_of_stage(case: Case) -> Number:
+    """Layers with experts, of the pipeline rank that has most of those."""
+    return np.minimum(case.model.moe_layers, np.ceil(layers_of_stage(case) / case.model.moe_every))
+
+
 def attention_parameters(case: Case) -> Number:
     """Of a layer's attention, over the tensor-parallel ranks that share it."""
     m, value = case.model, value_size(case)
@@ -64,11 +69,11 @@ def attention_parameters(case: Case) -> Number:
 def parameters(case: Case) -> Parameters:
     """Of the fullest rank."""
     m, layout = case.model, case.layout
-    moe, per_width = m.moe_layers / m.layers, (2 + m.gated) * m.hidden
+    per_width, layers = (2 + m.gated) * m.hidden, layers_of_stage(case)
+    moe = moe_of_stage(case) / layers
     dense = attention_parameters(case) + per_width * ((1 - moe) * m.ffn_hidden + moe * m.shared_ffn)
     router = moe * m.experts * m.hidden
     experts = moe * m.experts / layout.expert * per_width * m.expert_ffn / layout.expert_tensor
-    layers = layers_of_stage(case)
     tables = np.where((layout.pipeline > 1) | (m.tied > 0), 1.0, 2.0)
     return Parameters(
         dense=layers * (dense / layout.tensor + router + 2 * m.hidden),
@@ -89,8 +94,8 @@ def held(case: Case) -> tuple[Number, Number, Number]:
     per_expert = layout.expert * layout.expert_tensor / (layout.tensor * layout.context)
     shard_experts = np.maximum(layout.shard / np.maximum(per_expert, 1.0), 1.0)
     weights = dense / layout.shard + p.experts / shard_experts
-    whole = np.where(layout.shard_gradients > 0, dense + p.experts, weights)
-    gradients = weights
+    whole = np.where(layout.keep_gathered > 0, dense + p.experts, weights)
+    gradients = np.where(layout.gather_once > 0, dense + p.experts, weights)
     split = np.maximum(layout.optimizer_shard, layout.shard)
     split_experts = np.maximum(np.minimum(split, expert_data(case)), shard_experts)
     optimizer = dense / split + p.experts / split_experts
@@ -114,11 +119,13 @@ def activation_bytes(case: Case) -> Number:
     kv = np.where(m.kv_rank > 0, m.heads, m.kv_heads)
     heads = n * (m.heads * size + kv * (size + value) + m.heads * value) / tp
     latent = np.where(m.kv_rank > 0, n * (m.q_rank + m.kv_rank), 0.0)
-    streams = 4.0 * rows * m.hidden  # inputs of two norms and what the norms give
+    # Selective recomputation with kernels that fuse does norms and activations again, from what products gave.
+    again = layout.recompute_attention * training.fused_attention
+    streams = (4.0 - 2.0 * again) * rows * m.hidden  # inputs of two norms and what the norms give
     scores = np.where(training.fused_attention > 0, 0.0, 2.5 * n * training.sequence * m.heads / tp)
     scores = scores * (1 - layout.recompute_attention)
     moe = m.moe_layers / m.layers
-    inner = n * (1 + 2 * m.gated) * ((1 - moe) * m.ffn_hidden + moe * m.shared_ffn) / tp
+    inner = n * (1 + 2 * m.gated - again) * ((1 - moe) * m.ffn_hidden + moe * m.shared_ffn) / tp
     inner = inner + np.where(m.gated > 0, 0.0, inner)
     copies = n / tp * m.experts_per_token * layout.expert_tensor
     routed = moe * copies * (2 * m.hidden + (2 + m.gated) * m.expert_ffn / layout.expert_tensor)
@@ -136,7 +143,9 @@ def memory(case: Case) -> Memory:
     layer = activation_bytes(case)
     per_layer = np.where(layout.recompute > 0, kept, layer)
     working = np.where(layout.recompute > 0, layer, 0.0)
-    logits = np.where(layout.pipeline > 1, 0.0, 6.0 * n * m.vocabulary / tp)
+    # Logits in 16 bits, in float32, and their gradient; of a pipeline the last stage has them and fewer in flight.
+    logits = np.where(layout.pipeline > 1, 0.0, 10.0 * n * m.vocabulary / tp)
+    working = working + 4.0 * n * (1 + m.gated) * np.maximum(m.ffn_hidden, m.shared_ffn) / tp
     gathered = np.where(layout.shard > 1, 2.0 * 2.0 * (parameters(case).dense + parameters(case).experts) / layers, 0.0)
     return Memory(
         weights=2.0 * weights,

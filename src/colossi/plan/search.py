@@ -82,7 +82,8 @@ def layouts(case: Case) -> Layout:
         recompute=np.where(recompute == 2, 1.0, 0.0),
         recompute_attention=np.where(recompute == 1, 1.0, 0.0),
         shard=np.where(zero == 3, data * context, 1.0),
-        shard_gradients=np.zeros_like(tensor),
+        keep_gathered=np.where(pipeline > 1, 1.0, 0.0),
+        gather_once=np.where(pipeline > 1, 1.0, 0.0),
         optimizer_shard=data * context,
         sequence_parallel=np.where(tensor > 1, 1.0, 0.0),
     )

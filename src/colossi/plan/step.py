@@ -161,7 +161,7 @@ def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> N
     sums = layout.gathers * gather(
         case.training.gradient_bytes / 2.0 * weights, layout.shard, layout.tensor * 1.0, machine, e
     )
-    again = np.where(layout.shard_gradients > 0, 0.0, there)
+    again = np.where(layout.keep_gathered > 0, 0.0, there)
     forward, backward = one.forward, one.backward + layout.recompute * one.forward
     seen = np.maximum(there - forward, e.data_exposed * there) + np.maximum(
         again + sums - backward, e.data_exposed * (again + sums)
@@ -170,7 +170,8 @@ def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> N
     slowed = e.overlap_slowdown * np.maximum(total - seen, 0.0)
     sequential = there + again + sums
     each = np.where(layout.overlap_data > 0, seen + slowed, sequential)
-    return np.where(layout.shard > 1, layers * each, 0.0)
+    times = np.where(layout.gather_once > 0, 1.0 / case.micro_batches, 1.0)
+    return np.where(layout.shard > 1, layers * each * times, 0.0)
 
 
 def optimizer_time(case: Case, e: Efficiency) -> Number:
