@@ -60,15 +60,17 @@ def makespan(
 ) -> float:
     """Seconds until all is done. `forward` and the others: seconds of each stage for a micro-batch.
 
-    With `weights`, `backward` is the part for inputs only, and gradients of weights are computed whenever a
-    rank would wait otherwise, the oldest first; whatever is left comes at the end [2].
+    With `weights`, `backward` is the part for inputs only, and gradients of weights follow it, on rank r those
+    of r micro-batches before: the later a rank's backward passes begin, the more it has left for the end [2].
     """
     stages = ranks * stages_each
     orders = [order_1f1b(rank, ranks, stages_each, count) for rank in range(ranks)]
+    if weights is not None:
+        orders = [_with_weights(order, rank) for rank, order in enumerate(orders)]
     done: dict[Operation, float] = {}
     free = [0.0] * ranks
     at = [0] * ranks
-    waiting: list[list[float]] = [[] for _ in range(ranks)]  # seconds of weight gradients that may be done
+    seconds = {"F": forward, "B": backward, "W": weights or []}
     while any(at[rank] < len(orders[rank]) for rank in range(ranks)):
         moved = False
         for rank in range(ranks):
@@ -80,21 +82,31 @@ def makespan(
                 ready = max(
                     (done[n] + (message if n.stage % ranks != rank else 0.0) for n in needed), default=0.0
                 )
-                while waiting[rank] and free[rank] + waiting[rank][0] <= ready:
-                    free[rank] += waiting[rank].pop(0)
-                seconds = (forward if operation.kind == "F" else backward)[operation.stage]
-                free[rank] = max(free[rank], ready) + seconds
+                free[rank] = max(free[rank], ready) + seconds[operation.kind][operation.stage]
                 done[operation] = free[rank]
-                if weights is not None and operation.kind == "B":
-                    waiting[rank].append(weights[operation.stage])
                 at[rank], moved = at[rank] + 1, True
         assert moved, "an order that waits for itself"
-    return max(free[rank] + sum(waiting[rank]) for rank in range(ranks))
+    return max(free)
+
+
+def _with_weights(order: list[Operation], behind: int) -> list[Operation]:
+    """After each backward pass the gradients of weights of so many before it; the rest at the end."""
+    found: list[Operation] = []
+    pending: list[Operation] = []
+    for operation in order:
+        found.append(operation)
+        if operation.kind == "B":
+            pending.append(Operation("W", operation.stage, operation.micro))
+            if len(pending) > behind:
+                found.append(pending.pop(0))
+    return found + pending
 
 
 def _needs(operation: Operation, stages: int) -> list[Operation]:
     kind, stage, micro = operation.kind, operation.stage, operation.micro
     if kind == "F":
         return [Operation("F", stage - 1, micro)] if stage else []
+    if kind == "W":
+        return [Operation("B", stage, micro)]
     later = [Operation("B", stage + 1, micro)] if stage + 1 < stages else []
     return [Operation("F", stage, micro), *later]

@@ -102,7 +102,7 @@ def _of_grid(
             if interleave > 1 and count % pipeline:
                 continue
             for expert, recompute in product(spread, (0, 1, 2)):
-                for zero in (1, 3):
+                for zero in (1, 3) if data * context > 1 else (1,):
                     found.append(
                         (tensor, context, pipeline, interleave, expert, micro, recompute, zero, data)
                     )

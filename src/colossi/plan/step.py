@@ -73,10 +73,17 @@ def step(case: Case, e: Efficiency) -> Step:
     extra = slowest - per_micro
 
     messages = message_times(case, e)
-    # [1], [2]: about a third of the work of a micro-batch are gradients of weights, half of its backward pass.
-    weights_part = layers * one.backward / 2
-    filled = np.minimum(layout.split_backward * 2 - (layout.split_backward > 1), 3) * weights_part
-    round_ = np.maximum((per_micro + messages) / layout.interleave - filled, 0.0)
+    # Half of the backward pass are gradients of weights. Equal parts F = B = W make [2]'s first bubble one F; the
+    # schedule played out (schedule.py) gives the larger of F and B where they are not equal.
+    half = layers * one.backward / 2
+    forward = per_micro + messages - 2 * half
+    round_ = np.where(
+        layout.split_backward > 1,
+        np.maximum(forward - half, 0.0),
+        np.where(
+            layout.split_backward > 0, np.maximum(forward, half), (per_micro + messages) / layout.interleave
+        ),
+    )
     waiting = (layout.pipeline - 1) * round_
     gradients = gradient_exchange(case, e, layers * one.forward, layers * one.backward)
     update = optimizer_time(case, e)
