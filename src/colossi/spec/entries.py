@@ -1,4 +1,4 @@
-"""What the catalogue has of a kind (`gpus`, `nodes`, `failures`): names, and an entry as the document it is."""
+"""What the catalogue has of a kind (`gpus`, `nodes`, `failures`): its names, and one entry as a document."""
 
 import difflib
 import tomllib
