@@ -49,7 +49,7 @@ PROGRAMS: dict[str, Document] = {
 NODES = {
     "A100": "DGX-A100",
     "A100-80GB": "DGX-A100",
-    "A100-40GB": "DGX-A100-40GB",
+    "A100-40GB": "MosaicML-A100-40GB",
     "H100": "DGX-H100",
     "H200": "DGX-H200",
     "B200": "DGX-B200",
@@ -58,10 +58,9 @@ NODES = {
     "GB300": "GB300-NVL72",
 }
 NODES_OF = {  # where a publisher's machines are others than the usual ones
-    ("vtrain", "A100"): "A100-8x100G",  # "inter-node 800 Gbps per node"
-    ("llm-foundry", "A100-40GB"): "A100-40GB-8x200G",  # 1600 Gbps RoCE
-    ("llm-foundry", "A100-80GB"): "A100-80GB-8x200G",
-    ("torchtitan", "H100"): "H100-500W-8x400G",  # H100 with 96 GB of HBM2e, limited to 500 W
+    ("vtrain", "A100"): "vTrain-A100",  # "inter-node 800 Gbps per node"
+    ("llm-foundry", "A100-80GB"): "MosaicML-A100-80GB",
+    ("torchtitan", "H100"): "H100-500W-server",  # H100 with 96 GB of HBM2e, limited to 500 W
 }
 LATENT = {"q_lora_rank": 1536, "kv_lora_rank": 512, "rope_head_dim": 64, "value_head_dim": 128, "head_dim": 128}
 MODELS: dict[str, Document] = {  # what a row's columns cannot say

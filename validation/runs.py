@@ -90,7 +90,7 @@ class Table:
             device, _ = hardware_of(spec.cluster)
             runs.append(run)
             kinds.append(ARCHITECTURES.index(device.architecture))
-            watts.append(device.watts / cases[-1].machine.peak_16 / MEASURED[device.architecture].watts)
+            watts.append(device.power / cases[-1].machine.peak_16 / MEASURED[device.architecture].watts)
             assert spec.training is not None
             second.append(spec.training.attention == "flash-2")
         return cls(

@@ -127,7 +127,7 @@ IMPOSSIBLE = {
     "layout.micro_batch=3": "layout.micro_batch = 3 does not divide a worker's share of 8 sequences: use 2 or 4",
     "layout.pipeline=2 layout.expert=2 cluster.nodes=2": "layout.pipeline * expert = 4 does not divide "
     "cluster.nodes * workers_per_node = 2: use 4 workers, or a smaller layout",
-    "layout.pipeline=4 cluster.nodes=4": "layout.pipeline * interleave = 4 stages for model.layers = 2 blocks: "
+    "layout.pipeline=8 cluster.nodes=8": "layout.pipeline * interleave = 8 stages for model.layers = 2 blocks: "
     "use at most 2",
     "layout.interleave=2": "layout.interleave = 2 is for a pipeline: give pipeline = 2 or more",
     "layout.schedule=zero-bubble": "layout.schedule = 'zero-bubble' is for a pipeline: give pipeline = 2 or more",

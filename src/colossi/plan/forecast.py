@@ -128,8 +128,8 @@ def cost(spec: Spec, seconds: float) -> tuple[float, float]:
     """Dollars, and joules at the servers' rated power times the site's overhead."""
     device, server = hardware_of(spec.cluster)
     gpus, prices = spec.cluster.workers, spec.prices
-    energy = gpus * server.watts / server.gpus * prices.pue * seconds
-    hourly = prices.gpu_hour if prices.gpu_hour is not None else device.dollars_per_hour
+    energy = gpus * server.power / server.gpus * prices.pue * seconds
+    hourly = prices.gpu_hour if prices.gpu_hour is not None else device.price * HOUR
     paid_apart = 0.0 if prices.energy_included else energy / 3.6e6 * prices.kilowatt_hour
     return gpus * seconds / HOUR * hourly + paid_apart, energy
 

@@ -6,7 +6,7 @@ from colossi.errors import SpecError
 from colossi.plan.case import Case, Layout, Machine, Model, Training
 from colossi.plan.efficiency import Fitted
 from colossi.spec.cluster import ClusterSpec
-from colossi.spec.hardware import Gpu, Node, gpu, node, usual_node
+from colossi.spec.hardware import Gpu, Node, gpu, node
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.spec import Spec
@@ -34,9 +34,10 @@ def hardware_of(cluster: ClusterSpec) -> tuple[Gpu, Node]:
     """The GPU and the server that a cluster is made of."""
     if cluster.node is not None:
         server = node(cluster.node)
-        return gpu(server.gpu), server
+        return server.gpu, server
     if cluster.gpu is not None:
-        return gpu(cluster.gpu), usual_node(cluster.gpu)
+        device = gpu(cluster.gpu)
+        return device, node(device.usual_node)
     raise SpecError(
         "[cluster] names no machine: a forecast needs gpu or node", 'gpu = "H100-SXM" and gpus = 1024'
     )
@@ -78,20 +79,20 @@ def machine_of(cluster: ClusterSpec, training: TrainingSpec, fitted: Fitted) -> 
     """The accelerator and its share of the node's network cards."""
     device, server = hardware_of(cluster)
     kind = fitted.architectures[device.architecture]
-    peak_16 = device.peak("bf16" if training.precision != "fp16" else "fp16")
-    watts = device.watts / peak_16
+    peak_16 = device.peak_of("fp16" if training.precision == "fp16" else "bf16")
+    watts = device.power / peak_16
     return Machine(
         gpus=cluster.workers,
-        peak=device.peak(training.precision),
+        peak=device.peak_of(training.precision),
         peak_16=peak_16,
         memory=device.memory,
-        memory_rate=device.memory_rate,
+        memory_rate=device.memory_bandwidth,
         domain=server.domain,
-        link=device.link_rate,
-        nic=server.nic_rate / server.gpus,
+        link=device.link_bandwidth,
+        nic=server.network_bandwidth,
         product_share=kind.product * (watts / kind.watts) ** fitted.efficiency.power,
         attention_share=kind.flash_2 if training.attention == "flash-2" else kind.flash,
-        tiles=device.multiprocessors,
+        tiles=device.compute_units,
     )
 
 

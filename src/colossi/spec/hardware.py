@@ -22,7 +22,7 @@ from colossi.spec.units import (
     Watts,
 )
 
-Format = Literal["bf16", "fp16", "fp8", "tf32", "fp32"]
+Format = Literal["bf16", "fp16", "fp8", "fp4", "tf32", "fp32"]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 
 
@@ -32,6 +32,7 @@ class Peak(Table):
     bf16: FlopPerSecond
     fp16: FlopPerSecond
     fp8: FlopPerSecond | None = None
+    fp4: FlopPerSecond | None = None
     tf32: FlopPerSecond
     fp32: FlopPerSecond
 
@@ -65,6 +66,8 @@ class Gpu(Table):
     """One GPU as its data sheet has it."""
 
     name: str
+    architecture: Literal["ampere", "hopper", "blackwell", "cdna3"]
+    usual_node: str  # the server that a cluster has if it names none
     compute_units: int = Field(ge=1)  # SMs, or AMD's CUs
     clock: Hertz  # boost, at which the peaks hold
     memory: Bytes  # as the driver reports it, a little under the data sheet's figure or over it
@@ -79,9 +82,10 @@ class Gpu(Table):
     measured: Measured = Measured()
 
     def peak_of(self, form: Format) -> float:
-        """Dense peak of a number format [FLOP/s]; a GPU without fp8 does it in bf16."""
-        value: float | None = getattr(self.peak, form)
-        return self.peak.bf16 if value is None else value
+        """Dense peak of a number format [FLOP/s]; what a GPU has not it does in the next wider one."""
+        wider: dict[Format, tuple[Format, ...]] = {"fp4": ("fp4", "fp8", "bf16"), "fp8": ("fp8", "bf16")}
+        found = (getattr(self.peak, each) for each in wider.get(form, (form,)))
+        return float(next(value for value in found if value is not None))
 
 
 class Node(Table):
