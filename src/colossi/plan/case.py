@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+GIB = 2**30  # [bytes]
+
 Number = Any  # float, or an array of float64 that broadcasts: NumPy's own types do not say this
 
 
@@ -136,3 +138,8 @@ def _take(part: Any, rows: Any) -> Any:
     arrays = {f.name: getattr(part, f.name) for f in fields(part)}
     chosen: dict[str, NDArray[Any]] = {k: v[rows] for k, v in arrays.items() if np.ndim(v)}
     return replace(part, **chosen)
+
+
+def as_floats(value: Any) -> Any:
+    """A dataclass of zero-dimensional arrays as one of floats."""
+    return type(value)(*(float(np.asarray(getattr(value, name))) for name in value.__dataclass_fields__))

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from colossi.plan.case import Case
+from colossi.plan.case import GIB, Case, as_floats
 from colossi.plan.efficiency import Fitted, published
 from colossi.plan.goodput import Goodput
-from colossi.plan.memory import Memory, memory
+from colossi.plan.memory import Memory, held, memory
 from colossi.plan.reliability import goodput_of
 from colossi.plan.step import Step, step
 from colossi.plan.translate import case_of, hardware_of
 from colossi.spec.size import flops_per_token
 from colossi.spec.spec import Spec
 
-GIB = 2**30
 HOUR, DAY = 3600.0, 86400.0
 
 
@@ -117,8 +116,6 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
 
 def state_bytes(case: Case) -> float:
     """Of a checkpoint: float32 weights and two moments, once for the whole model. [bytes]"""
-    from colossi.plan.memory import held
-
     _, _, optimizer = held(case)
     ranks = case.layout.tensor * case.layout.pipeline * np.maximum(case.layout.optimizer_shard, 1)
     return float(12.0 * optimizer * ranks)
@@ -133,7 +130,3 @@ def cost(spec: Spec, seconds: float) -> tuple[float, float]:
     paid_apart = 0.0 if prices.energy_included else energy / 3.6e6 * prices.kilowatt_hour
     return gpus * seconds / HOUR * hourly + paid_apart, energy
 
-
-def as_floats(value: Any) -> Any:
-    """A dataclass of zero-dimensional arrays as one of floats."""
-    return type(value)(*(float(np.asarray(getattr(value, name))) for name in value.__dataclass_fields__))

@@ -20,12 +20,24 @@ BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "fp4": 4}
 
 def case_of(spec: Spec, fitted: Fitted) -> Case:
     """The run of a spec that names a cluster of the catalogue."""
-    if spec.training is None:
-        raise SpecError(f"{spec.name}: table [training] is missing", "give sequence_length and global_batch")
+    assert spec.training is not None
+    if not spec.has_layout:
+        raise SpecError(f"{spec.name}: table [layout] is missing", "colossi plan finds the best ones")
     return Case(
         model_of(spec.model, spec.training),
         machine_of(spec.cluster, spec.training, fitted),
         layout_of(spec),
+        training_of(spec.training),
+    )
+
+
+def open_case_of(spec: Spec, fitted: Fitted) -> Case:
+    """The same without a layout: only what overlaps is taken from [layout]."""
+    assert spec.training is not None
+    return Case(
+        model_of(spec.model, spec.training),
+        machine_of(spec.cluster, spec.training, fitted),
+        Layout(**overlaps_of(spec.layout)),
         training_of(spec.training),
     )
 
@@ -119,11 +131,13 @@ def layout_of(spec: Spec) -> Layout:
         recompute=int(layout.recompute == "full"),
         recompute_attention=int(layout.recompute == "selective"),
         sequence_parallel=int(layout.sequence_parallel),
-        overlap_tensor=int("tensor" in layout.overlap),
-        overlap_data=int("data" in layout.overlap),
-        overlap_pipeline=int("pipeline" in layout.overlap),
-        overlap_expert=int("expert" in layout.overlap),
+        **overlaps_of(layout),
     )
+
+
+def overlaps_of(layout: LayoutSpec) -> dict[str, int]:
+    """Which axes' messages travel under computation."""
+    return {f"overlap_{axis}": int(axis in layout.overlap) for axis in ("tensor", "data", "pipeline", "expert")}
 
 
 def training_of(training: TrainingSpec) -> Training:

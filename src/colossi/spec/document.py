@@ -17,6 +17,7 @@ from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonSt
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
+from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
 from colossi.spec.spec import Spec
 from colossi.spec.training import TrainingSpec
@@ -62,6 +63,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[checkpoint]": CheckpointSpec,
     "[cluster]": ClusterSpec,
     "[kubernetes]": KubernetesSpec,
+    "[prices]": PricesSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -80,6 +82,7 @@ EXAMPLES = {
     "[layout]": "[layout]\nexpert = 2\nmicro_batch = 16",
     "[checkpoint]": "[checkpoint]\nevery = 50\nkeep = 3",
     "[cluster]": "[cluster]\nworkers_per_node = 2",
+    "[prices]": "[prices]\ngpu_hour = 2.5",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

@@ -67,7 +67,8 @@ class LayoutSpec(Table):
         default=False, description="between sliced matrices each of the `tensor` workers has some tokens only"
     )
     overlap: tuple[Literal["data", "tensor", "expert", "pipeline"], ...] = Field(
-        default=("data",), description="which axes' messages travel while something is computed"
+        default=("data", "tensor", "expert", "pipeline"),
+        description="planning: which axes' messages travel while something is computed",
     )
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
+from colossi.spec.prices import PricesSpec
 from colossi.spec.table import Table
 from colossi.spec.training import TrainingSpec
 
@@ -35,10 +36,13 @@ class Spec(Table):
     checkpoint: CheckpointSpec = CheckpointSpec()
     cluster: ClusterSpec = ClusterSpec()
     kubernetes: KubernetesSpec | None = None
+    prices: PricesSpec = PricesSpec()
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
         """Fill in what the workers leave open, then hold the tables against each other."""
+        if not self.has_layout:
+            return self
         layout = resolve_replicate(self.layout, self.cluster)
         check_model_fits_layout(self.model, layout)
         if self.training is not None:
@@ -48,9 +52,15 @@ class Spec(Table):
         object.__setattr__(self, "layout", layout)  # the one moment before the spec is frozen
         return self
 
+    @property
+    def has_layout(self) -> bool:
+        """Whether it says how the run is divided; not if it only names machines of the catalogue to plan for."""
+        return "layout" in self.model_fields_set or not (self.cluster.gpu or self.cluster.node)
+
     def to_toml(self) -> str:
         """The complete document, as resolved; reading it gives an equal Spec."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        open_ = set() if self.has_layout else {"layout"}
+        return tomli_w.dumps(self.model_dump(exclude_none=True, exclude=open_))
 
 
 def data_parallel(layout: LayoutSpec) -> int:
