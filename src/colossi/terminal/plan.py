@@ -1,14 +1,16 @@
 """A plan for people: the best layouts, what limits them, the front of time against memory, what would help."""
 
+from typing import Any
+
+import tomli_w
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from colossi.plan.case import GIB
 from colossi.plan.plan import Candidate, Plan
-from colossi.terminal.numerals import duration
 
-SHOWN = ("tensor", "pipeline", "interleave", "context", "expert", "shard", "zero", "micro_batch")
+SHOWN = 8  # of the front; --json has all
 
 
 def render(plan: Plan) -> RenderableType:
@@ -20,7 +22,7 @@ def render(plan: Plan) -> RenderableType:
     return Group(
         head,
         _table(plan.best, "the fastest"),
-        _table(plan.front, "step time against memory: each is the fastest of those that need no more"),
+        _table(_spread(plan.front), "step time against memory: the fastest of those that need no more"),
         _gains(plan),
         Text("\nthe fastest, for the spec", style="dim"),
         Text(toml_of(plan.best[0]), no_wrap=True),
@@ -29,28 +31,40 @@ def render(plan: Plan) -> RenderableType:
 
 def toml_of(candidate: Candidate) -> str:
     """The table [layout]."""
-    import tomli_w
-
-    return tomli_w.dumps({"layout": candidate.layout}, multiline_strings=False)
+    keys = {key: value for key, value in candidate.layout.items() if key != "overlap"}
+    overlap = ", ".join(f'"{axis}"' for axis in candidate.layout["overlap"])
+    return tomli_w.dumps({"layout": keys}) + f"overlap = [{overlap}]\n"
 
 
 def _table(candidates: list[Candidate], title: str) -> Table:
     table = Table(box=None, pad_edge=False, title=f"\n{title}", title_justify="left", title_style="dim")
-    for head in ("step", "MFU", "GiB", "tensor", "pipe", "stages", "context", "expert", "data", "ZeRO", "micro"):
-        table.add_column(head, justify="right")
-    table.add_column("recompute")
+    for head in ("step", "MFU", "GiB"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("layout")
     table.add_column("limited by")
     for each in candidates:
-        keys = each.layout
-        table.add_row(
-            duration(float(each.step.seconds)),
-            f"{each.mfu:.1%}",
-            f"{each.memory.total / GIB:.0f}",
-            *(str(keys.get(key, 1)) for key in SHOWN),
-            str(keys.get("recompute", "none")),
-            each.limit,
-        )
+        seconds = float(each.step.seconds)
+        gib = f"{each.memory.total / GIB:.0f}"
+        table.add_row(f"{seconds:.2f} s", f"{each.mfu:.1%}", gib, in_words(each.layout), each.limit)
     return table
+
+
+def in_words(keys: dict[str, Any]) -> str:
+    """"tensor 8, pipeline 4 x 16, expert 8, data 3125, micro-batch 1, selective"; what is one is left out."""
+    words = [f"tensor {keys['tensor']}"] if "tensor" in keys else []
+    if "pipeline" in keys:
+        words.append(f"pipeline {keys['pipeline']}" + (f" x {keys['interleave']}" if "interleave" in keys else ""))
+    words += [f"{axis} {keys[axis]}" for axis in ("context", "expert") if axis in keys]
+    words.append(f"data {keys['shard']}" + (" (ZeRO-3)" if keys["zero"] == 3 else ""))
+    words.append(f"micro-batch {keys['micro_batch']}")
+    return ", ".join(words + ([f"recompute {keys['recompute']}"] if "recompute" in keys else []))
+
+
+def _spread(front: list[Candidate]) -> list[Candidate]:
+    """The ends, and a few in between."""
+    if len(front) <= SHOWN:
+        return front
+    return [front[round(i * (len(front) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
 
 
 def _gains(plan: Plan) -> Table:
