@@ -37,7 +37,9 @@ NAMES = tuple(field.name for field in fields(Efficiency))
 BOUNDS = {
     "product_wave": (0.05, 1.0),
     "product_8bit": (0.5, 1.0),
-    "product_grouped": (0.4, 1.0),
+    "product_grouped": (0.85, 1.0),  # large groups: as one product, but for its launch
+    "host_layer": (1e-5, 4e-3),
+    "host_experts": (1e-5, 8e-3),
     "grouped_8bit": (0.3, 1.0),
     "attention_backward": (0.5, 1.1),
     "memory_share": (0.5, 0.95),
