@@ -57,8 +57,8 @@ def calculons(folder: Path, each: int) -> Callable[[], int]:
     from calculon.system import System  # type: ignore[import-not-found]
 
     read = calculon.io.read_json_file
-    application = Llm.Application(read(folder / "models/gpt3-175B.json"))
-    machine = System(read(folder / "systems/a100_80g.json"))
+    application = Llm.Application(read(str(folder / "models/gpt3-175B.json")))
+    machine = System(read(str(folder / "systems/a100_80g.json")))
     executions = _executions(Llm, application, machine)
     logger = logging.Logger("quiet")
 

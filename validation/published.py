@@ -60,7 +60,7 @@ NODES = {
 NODES_OF = {  # where a publisher's machines are others than the usual ones
     ("vtrain", "A100"): "vTrain-A100",  # "inter-node 800 Gbps per node"
     ("llm-foundry", "A100-80GB"): "MosaicML-A100-80GB",
-    ("torchtitan", "H100"): "H100-500W-server",  # H100 with 96 GB of HBM2e, limited to 500 W
+    ("torchtitan", "H100"): "Grand-Teton-H100",  # H100 with 96 GB of HBM2e, limited to 500 W
 }
 LATENT = {"q_lora_rank": 1536, "kv_lora_rank": 512, "rope_head_dim": 64, "value_head_dim": 128, "head_dim": 128}
 MODELS: dict[str, Document] = {  # what a row's columns cannot say

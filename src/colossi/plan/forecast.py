@@ -8,12 +8,10 @@ everything there is extrapolation.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from colossi.plan.case import GIB, Case, as_floats
+from colossi.plan.case import GIB, as_floats
 from colossi.plan.efficiency import Fitted, published
 from colossi.plan.goodput import Goodput
-from colossi.plan.memory import Memory, held, memory
+from colossi.plan.memory import Memory, memory
 from colossi.plan.reliability import goodput_of
 from colossi.plan.step import Step, step
 from colossi.plan.translate import case_of, hardware_of
@@ -75,8 +73,9 @@ class Forecast:
             "tokens_per_second": self.tokens_per_step / self.step_seconds,
             "steps": self.steps,
             "days": self.seconds / DAY,
-            "goodput": self.goodput.ettr,
-            "goodput_parts": self.goodput.as_json(),
+            "goodput": self.goodput.goodput,
+            "ettr": self.goodput.ettr,
+            "failures": self.goodput.as_json(),
             "gpu_hours": self.gpus * self.seconds / HOUR,
             "cost_usd": self.dollars,
             "energy_mwh": self.energy / 3.6e9,
@@ -94,7 +93,7 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
     held: Memory = as_floats(memory(case))
     training, gpus = spec.training, spec.cluster.workers
     model_flops = flops_per_token(spec.model, training.sequence_length) * training.tokens_per_step
-    good = goodput_of(spec, found.seconds, state_bytes(case))
+    good = goodput_of(spec, found.seconds)
     seconds = training.total_steps * found.seconds / good.ettr
     dollars, energy = cost(spec, seconds)
     return Forecast(
@@ -112,13 +111,6 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
         dollars=dollars,
         energy=energy,
     )
-
-
-def state_bytes(case: Case) -> float:
-    """Of a checkpoint: float32 weights and two moments, once for the whole model. [bytes]"""
-    _, _, optimizer = held(case)
-    ranks = case.layout.tensor * case.layout.pipeline * np.maximum(case.layout.optimizer_shard, 1)
-    return float(12.0 * optimizer * ranks)
 
 
 def cost(spec: Spec, seconds: float) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
+from colossi.spec.failures import FailuresSpec
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
@@ -61,6 +62,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[training]": TrainingSpec,
     "[layout]": LayoutSpec,
     "[checkpoint]": CheckpointSpec,
+    "[failures]": FailuresSpec,
     "[cluster]": ClusterSpec,
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
@@ -81,6 +83,7 @@ EXAMPLES = {
     'schedule = "wsd"\nwarmup_steps = 20',
     "[layout]": "[layout]\nexpert = 2\nmicro_batch = 16",
     "[checkpoint]": "[checkpoint]\nevery = 50\nkeep = 3",
+    "[failures]": '[failures]\nrates = "rsc-1"\nrestart_seconds = 60.0',
     "[cluster]": "[cluster]\nworkers_per_node = 2",
     "[prices]": "[prices]\ngpu_hour = 2.5",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'

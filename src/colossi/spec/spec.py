@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
+from colossi.spec.failures import FailuresSpec
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import AXES, LayoutSpec
@@ -34,6 +35,7 @@ class Spec(Table):
     training: TrainingSpec | None = None
     layout: LayoutSpec = LayoutSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    failures: FailuresSpec | None = None
     cluster: ClusterSpec = ClusterSpec()
     kubernetes: KubernetesSpec | None = None
     prices: PricesSpec = PricesSpec()

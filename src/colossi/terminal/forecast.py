@@ -1,11 +1,14 @@
 """A forecast for people: where a step's time goes, what a GPU holds, what the run takes."""
 
+import math
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from colossi.plan.case import GIB
 from colossi.plan.forecast import Forecast
+from colossi.plan.goodput import Goodput
 from colossi.terminal.numerals import count, duration
 
 BAR = 24  # characters of a whole
@@ -54,12 +57,13 @@ def _run(found: Forecast) -> Table:
     facts, table = found.as_json(), _table()
     tokens = found.tokens_per_step * found.steps
     table.add_row("tokens per second", f"{facts['tokens_per_second']:,.0f}")
-    table.add_row("goodput", f"{found.goodput.ettr:.1%}", _goodput_note(found))
+    table.add_row("goodput", f"{found.goodput.goodput:.1%}", _interruptions(found.goodput))
     table.add_row("the run", f"{facts['days']:.1f} days", f"{count(tokens)} tokens in {found.steps:,} steps")
     table.add_row("", f"{count(facts['gpu_hours'])} GPU-hours")
     table.add_row("", f"${count(found.dollars)}", f"{facts['energy_mwh']:,.0f} MWh")
     return table
 
 
-def _goodput_note(found: Forecast) -> str:
-    return ""
+def _interruptions(good: Goodput) -> str:
+    saved = f", a checkpoint every {duration(good.interval)}" if math.isfinite(good.interval) else ""
+    return f"ETTR {good.ettr:.1%}; interrupted every {duration(good.time_to_interruption)}{saved}"

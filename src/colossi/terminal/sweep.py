@@ -4,15 +4,16 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from colossi.errors import BadInput
 from colossi.files import write_whole
 from colossi.plan.sweep import Sweep
 from colossi.terminal.numerals import duration
 
-COLUMNS = ("step_seconds", "mfu", "memory_gib", "fits", "tokens_per_second", "goodput", "days", "cost_usd")
+COLUMNS = ("step_seconds", "mfu", "memory_gib", "fits", "tokens_per_second", "goodput", "ettr", "days", "cost_usd")
 
 
 def render(sweep: Sweep) -> RenderableType:
@@ -20,11 +21,11 @@ def render(sweep: Sweep) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     for key in sweep.keys:
         table.add_column(key.rpartition(".")[2], justify="right")
-    for head in ("step", "MFU", "GiB", "tokens/s", "goodput", "days", "M$"):
+    for head in ("step", "MFU", "GiB", "tokens/s", "goodput", "ettr", "days", "M$"):
         table.add_column(head, justify="right")
     for row in sweep.rows:
         if row.forecast is None:
-            table.add_row(*row.values, "-", row.why)
+            table.add_row(*row.values, "-")
             continue
         found = row.forecast
         facts = found.as_json()
@@ -38,7 +39,8 @@ def render(sweep: Sweep) -> RenderableType:
             f"{facts['days']:.1f}",
             f"{found.dollars / 1e6:,.1f}",
         )
-    return table
+    refused = [f"{', '.join(row.values)}: {row.why}" for row in sweep.rows if row.forecast is None]
+    return Group(table, *(Text(line, style="dim") for line in refused))
 
 
 def write_csv(sweep: Sweep, path: Path) -> None:
