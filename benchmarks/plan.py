@@ -81,7 +81,9 @@ def _executions(llm: Any, application: Any, machine: Any) -> Iterator[dict[str, 
     draw = random.Random(0)
     gpus, batch = 4096, 3072
     while True:
-        tensor = draw.choice(list(llm.get_all_tensor_parallelisms(gpus, application.hidden, application.attn_heads)))
+        tensor = draw.choice(
+            list(llm.get_all_tensor_parallelisms(gpus, application.hidden, application.attn_heads))
+        )
         pipelines = list(llm.get_all_pipeline_parallelisms(gpus, tensor, application.num_blocks))
         pipeline = draw.choice(pipelines)
         data = llm.get_data_parallelism(gpus, tensor, pipeline)

@@ -1,8 +1,8 @@
 """
 Published runs as specs: each row of data/published_runs.csv in the words of colossi's tables.
 
-What a row says goes in as it stands. What it leaves out is what its publisher's program is known to do (PROGRAMS,
-with where that is said), the same for all rows of a publisher: nothing here was chosen by looking at errors.
+What a row says goes in as it stands. What it leaves out is what its publisher's program is known to do
+(PROGRAMS), the same for all rows of a publisher: nothing here was chosen by looking at errors.
 """
 
 import csv
@@ -15,7 +15,7 @@ DATA = Path(__file__).parent / "data" / "published_runs.csv"
 Row = dict[str, str]
 Document = dict[str, Any]
 
-MEGATRON_TODAY = {  # Megatron-Core with NeMo's and Megatron-Bridge's recipes: user buffers, distributed optimizer
+MEGATRON_TODAY = {  # Megatron-Core as NeMo's and Megatron-Bridge's recipes use it
     "layout": {"zero": 1, "overlap": ["data", "tensor", "expert", "pipeline"], "sequence_parallel": True},
     "training": {"gradient_precision": "bf16"},
 }
@@ -62,7 +62,13 @@ NODES_OF = {  # where a publisher's machines are others than the usual ones
     ("llm-foundry", "A100-80GB"): "MosaicML-A100-80GB",
     ("torchtitan", "H100"): "Grand-Teton-H100",  # H100 with 96 GB of HBM2e, limited to 500 W
 }
-LATENT = {"q_lora_rank": 1536, "kv_lora_rank": 512, "rope_head_dim": 64, "value_head_dim": 128, "head_dim": 128}
+LATENT = {
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "rope_head_dim": 64,
+    "value_head_dim": 128,
+    "head_dim": 128,
+}
 MODELS: dict[str, Document] = {  # what a row's columns cannot say
     # arXiv 2412.19437, section 4.2: three dense layers of 18,432, experts of 2,048 and a shared one.
     "DeepSeek-V3-671B": LATENT
@@ -81,7 +87,20 @@ MODELS: dict[str, Document] = {  # what a row's columns cannot say
     "GPT-OSS-120B": {"window": 128, "window_every": 2},
     "Qwen2-57B-A14B": {"shared_expert_ffn": 20480},
 }
-PLAIN_FFN = ("GPT-1", "GPT-2", "GPT-3", "GPT-4", "GPT-5", "GPT-6", "GPT-7", "GPT-8", "GPT-9", "GPT3", "MPT", "Nemotron4")
+PLAIN_FFN = (
+    "GPT-1",
+    "GPT-2",
+    "GPT-3",
+    "GPT-4",
+    "GPT-5",
+    "GPT-6",
+    "GPT-7",
+    "GPT-8",
+    "GPT-9",
+    "GPT3",
+    "MPT",
+    "Nemotron4",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +120,9 @@ class Published:
 def published_runs() -> list[Published]:
     """All rows with a step time, of tiers 1 to 3."""
     with DATA.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["measured_step_time_s"] and row["verify_tier"] != "4"]
+        rows = [
+            row for row in csv.DictReader(lines) if row["measured_step_time_s"] and row["verify_tier"] != "4"
+        ]
     return [
         Published(row, document_of(row), float(row["measured_step_time_s"]), _number(row, "measured_mem_gib"))
         for row in rows
@@ -132,7 +153,9 @@ def _model(row: Row, tensor: int) -> Document:
         layers += 1  # the recipe's multi-token prediction: one more layer
     own = dict(MODELS.get(name, {}))
     if own.get("dense_layers", 0) >= layers - 1:
-        del own["dense_layers"]  # a model cut to a few layers has experts in all, as its memory shows (smx-007)
+        del own[
+            "dense_layers"
+        ]  # a model cut to a few layers has experts in all, as its memory shows (smx-007)
     part = 128 * tensor  # Megatron-LM pads the vocabulary so
     base = {
         "layers": layers,
@@ -156,7 +179,15 @@ def _model(row: Row, tensor: int) -> Document:
 
 def _training(row: Row, program: Document) -> Document:
     precision = row["precision"].upper()
-    format_ = "fp8" if "FP8" in precision else "fp4" if "FP4" in precision else "bf16" if "BF16" in precision else "fp16"
+    format_ = (
+        "fp8"
+        if "FP8" in precision
+        else "fp4"
+        if "FP4" in precision
+        else "bf16"
+        if "BF16" in precision
+        else "fp16"
+    )
     scaling = "block" if "MX" in precision or "FP4" in precision else "row" if "ROW" in precision else None
     early = {"fused_kernels": False} if row["notes"].startswith("FSDP;") else {}  # torchtitan before compile
     return {
@@ -183,11 +214,19 @@ def _layout(row: Row, program: Document, data: int) -> Document:
         **program,
     }
     if experts > 1:
-        each = _whole(row, "etp") if row["etp"] else (1 if row["group"] in ("megatron-bridge", "simumax") else tensor)
+        each = (
+            _whole(row, "etp")
+            if row["etp"]
+            else (1 if row["group"] in ("megatron-bridge", "simumax") else tensor)
+        )
         layout |= {"expert": experts, "expert_tensor": each}
     sharded = data if "ZeRO-3" in notes else _whole(row, "fsdp")
     if sharded > 1:
-        layout |= {"shard": sharded, "replicate": data // sharded, "zero": 2 if "SHARD_GRAD_OP" in notes else 3}
+        layout |= {
+            "shard": sharded,
+            "replicate": data // sharded,
+            "zero": 2 if "SHARD_GRAD_OP" in notes else 3,
+        }
     elif layout.get("zero") == 1:
         layout |= {"shard": data, "replicate": 1}
     if "async TP" in notes or "AsyncTP" in notes:

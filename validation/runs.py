@@ -55,9 +55,9 @@ BOUNDS = {
     "power": (0.1, 1.0),
 }
 ARCHITECTURES = ("ampere", "hopper", "blackwell")
-# Shares of the dense peak that kernels alone were measured at, which the fit may leave by a fifth:
-# products: AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65); attention: FlashAttention-2 and -3 papers
-# (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75, causal); cuDNN on B200, about 0.6.
+# Shares of the dense peak that kernels alone were measured at, which the fit may leave by a fourth. Products:
+# AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65). Attention: papers of FlashAttention-2 and -3, causal
+# (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75); cuDNN on B200 about 0.6.
 MEASURED = {
     "ampere": Architecture(0.84, 0.60, 0.60, 400 / 312e12),
     "hopper": Architecture(0.74, 0.62, 0.36, 700 / 989e12),
@@ -109,7 +109,12 @@ class Table:
     def forecast(self, x: Array, rows: Any = slice(None)) -> Array:
         """Step seconds with the constants of a vector of logarithms."""
         fitted = unpack(x)
-        shares = np.array([[getattr(fitted.architectures[k], n) for n in ("product", "flash", "flash_2")] for k in ARCHITECTURES])
+        shares = np.array(
+            [
+                [getattr(fitted.architectures[k], n) for n in ("product", "flash", "flash_2")]
+                for k in ARCHITECTURES
+            ]
+        )
         kind = self.kind[rows]
         product = shares[kind, 0] * self.watts[rows] ** fitted.efficiency.power
         flash = np.where(self.second_flash[rows], shares[kind, 2], shares[kind, 1])
@@ -130,14 +135,16 @@ def unpack(x: Array) -> Fitted:
     efficiency = Efficiency(**dict(zip(NAMES, map(float, values), strict=False)))
     shares = dict(zip(SHARES, map(float, values[len(NAMES) :]), strict=True))
     kinds = {
-        kind: Architecture(*(shares[kind, key] for key in ("product", "flash", "flash_2")), MEASURED[kind].watts)
+        kind: Architecture(
+            *(shares[kind, key] for key in ("product", "flash", "flash_2")), MEASURED[kind].watts
+        )
         for kind in ARCHITECTURES
     }
     return Fitted(efficiency, kinds)
 
 
 def fit(table: Table, rows: NDArray[np.int64], start: Array, evaluations: int = 60) -> Array:
-    """Constants that bring the logarithms of the ratios near to zero, large misses weighed by their size only.
+    """Constants that bring the logarithms of the ratios near to zero; large misses count by their size only.
 
     A publisher's weight grows with the fourth root of its rows' number, less than the rows themselves.
     """
@@ -193,8 +200,8 @@ def by_group(table: Table, seconds: Array) -> dict[str, dict[str, float]]:
 
 def to_toml(fitted: Fitted) -> str:
     lines = [
-        "# Fitted by `python validation/runs.py --fit` to the runs of validation/data/published_runs.csv; what each",
-        "# means is in plan/efficiency.py. CDNA 3 is not among those runs: shares of SemiAnalysis, December 2024.",
+        "# Fitted by `python validation/runs.py --fit` to the runs of validation/data/published_runs.csv; what",
+        "# each means is in plan/efficiency.py. CDNA 3 is not among them: shares of SemiAnalysis, December 2024.",
         "[efficiency]",
     ]
     lines += [f"{name} = {value:.4g}" for name, value in asdict(fitted.efficiency).items()]
@@ -217,7 +224,20 @@ def print_table(title: str, groups: dict[str, dict[str, float]]) -> None:
 def worst(table: Table, seconds: Array, count: int) -> list[dict[str, Any]]:
     errors = seconds / table.seconds - 1
     order = np.argsort(-np.abs(np.log(seconds / table.seconds)))[:count]
-    keys = ("id", "model", "gpu", "gpus", "precision", "tp", "pp", "vpp", "cp", "ep", "micro_batch", "global_batch")
+    keys = (
+        "id",
+        "model",
+        "gpu",
+        "gpus",
+        "precision",
+        "tp",
+        "pp",
+        "vpp",
+        "cp",
+        "ep",
+        "micro_batch",
+        "global_batch",
+    )
     return [
         {key: table.runs[i].row[key] for key in keys}
         | {"measured": table.seconds[i], "forecast": float(seconds[i]), "error": float(errors[i])}
@@ -241,7 +261,9 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Forecasts beside published runs.")
-    parser.add_argument("--fit", action="store_true", help="fit the constants, and write the catalogue's file")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit the constants, and write the catalogue's file"
+    )
     parser.add_argument("--held-out", action="store_true", help="also fit without each group in turn")
     parser.add_argument("--worst", type=int, default=15, help="rows to show")
     parser.add_argument("--json", action="store_true")
@@ -276,7 +298,11 @@ def main() -> None:
     print_table("memory", result["memory"])
     say("\nworst first\n")
     for row in result["worst"]:
-        say("  " + " ".join(f"{v:.3g}" if isinstance(v, float) else str(v or "-") for v in row.values()) + "\n")
+        say(
+            "  "
+            + " ".join(f"{v:.3g}" if isinstance(v, float) else str(v or "-") for v in row.values())
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

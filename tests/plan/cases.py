@@ -6,7 +6,15 @@ from typing import Any
 from colossi.plan.case import Case, Layout, Machine, Model, Training
 
 GPT = Model(
-    layers=96, hidden=12288, heads=96, kv_heads=96, head_dim=128, ffn_hidden=49152, gated=0, vocabulary=51200, tied=1
+    layers=96,
+    hidden=12288,
+    heads=96,
+    kv_heads=96,
+    head_dim=128,
+    ffn_hidden=49152,
+    gated=0,
+    vocabulary=51200,
+    tied=1,
 )
 GROK = Model(
     layers=64,

@@ -46,7 +46,9 @@ def test_a_message_to_the_next_stage() -> None:
 
 
 @given(
-    bytes_=st.floats(1, 1e10), ranks=st.sampled_from([2, 4, 8, 16, 64, 1024]), stride=st.sampled_from([1, 2, 8, 64])
+    bytes_=st.floats(1, 1e10),
+    ranks=st.sampled_from([2, 4, 8, 16, 64, 1024]),
+    stride=st.sampled_from([1, 2, 8, 64]),
 )
 def test_more_bytes_take_longer_and_nothing_beats_the_links(bytes_: float, ranks: int, stride: int) -> None:
     for collective in (gather, reduce, all_to_all):

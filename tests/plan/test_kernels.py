@@ -30,7 +30,9 @@ def test_a_whole_tile_more_is_never_cheaper_than_its_share_of_waves(m: int, n: i
 
 def test_a_large_product_reaches_nearly_the_share_of_large_products() -> None:
     m, n, k = 128 * 132, 128 * 80, 65536  # whole waves, and deep
-    assert RUN.seconds(m, n, k) == pytest.approx(2 * m * n * k / RUN.peak * (1 + E.product_depth / k), rel=1e-12)
+    assert RUN.seconds(m, n, k) == pytest.approx(
+        2 * m * n * k / RUN.peak * (1 + E.product_depth / k), rel=1e-12
+    )
 
 
 def test_tiles_are_computed_whole() -> None:

@@ -28,12 +28,18 @@ REFUSED = {
     ("training.precision=fp8",): "training.precision = 'fp8' can be planned and not be trained: "
     "use 'fp32' or 'bf16'",
     ("cluster.gpus=2",): "cluster.gpus = 2 can be planned and not be trained: use no value",
-    ("layout.shard=5", "cluster.nodes=5", "training.global_batch=10"): "model.hidden = 192 does not divide by "
+    (
+        "layout.shard=5",
+        "cluster.nodes=5",
+        "training.global_batch=10",
+    ): "model.hidden = 192 does not divide by "
     "layout.shard * context * expert = 5: use 4 or 6 there, or hidden = 190 or 195",
 }
 
 
-@pytest.mark.parametrize(("changes", "line"), REFUSED.items(), ids=lambda x: x[0] if isinstance(x, tuple) else "")
+@pytest.mark.parametrize(
+    ("changes", "line"), REFUSED.items(), ids=lambda x: x[0] if isinstance(x, tuple) else ""
+)
 def test_planned_and_not_trained(changes: tuple[str, ...], line: str, tmp_path: Path) -> None:
     path = tmp_path / "good.toml"
     path.write_text(GOOD)

@@ -1,8 +1,8 @@
 """
 What a run will do: step time, speed, memory, and over the whole run goodput, time, cost and energy.
 
-Puts together what the other files of this package know. Beyond 16,384 GPUs no step time has been published, so
-everything there is extrapolation.
+Puts together what the other files of this package know. Beyond 16,384 GPUs no step time has been published,
+so everything there is extrapolation.
 """
 
 from dataclasses import dataclass
@@ -121,4 +121,3 @@ def cost(spec: Spec, seconds: float) -> tuple[float, float]:
     hourly = prices.gpu_hour if prices.gpu_hour is not None else device.price * HOUR
     paid_apart = 0.0 if prices.energy_included else energy / 3.6e6 * prices.kilowatt_hour
     return gpus * seconds / HOUR * hourly + paid_apart, energy
-

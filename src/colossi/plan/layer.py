@@ -117,7 +117,7 @@ def attention_times(case: Case, e: Efficiency) -> Times:
 
 
 def tensor_exchange(case: Case, e: Efficiency, n: Number) -> Number:
-    """Around one region of sliced matrices, forward: an all-reduce, or a gather and a scatter, of N tokens."""
+    """Around one region of sliced matrices, forward: all-reduce, or gather and scatter, of N tokens."""
     return reduce(2.0 * n * case.model.hidden, case.layout.tensor, 1.0, case.machine, e)
 
 
@@ -130,7 +130,9 @@ def elementwise(case: Case, e: Efficiency, numbers: Number) -> Number:
 def cast_times(case: Case, e: Efficiency, numbers: Number) -> Number:
     """Casting operands of products to 8 bits, forward: read two bytes, write one as it is and one turned."""
     return np.where(
-        case.training.eight_bit > 0, moved(case.training.cast_bytes * numbers * e.cast_passes, case.machine, e), 0.0
+        case.training.eight_bit > 0,
+        moved(case.training.cast_bytes * numbers * e.cast_passes, case.machine, e),
+        0.0,
     )
 
 
@@ -166,15 +168,15 @@ def experts_times(case: Case, e: Efficiency) -> Times:
     around = elementwise(
         case,
         e,
-        e.router_passes * copies * model.hidden + (2 + model.gated) * rows * width + 5.0 * here * model.hidden,
+        e.router_passes * copies * model.hidden
+        + (2 + model.gated) * rows * width
+        + 5.0 * here * model.hidden,
     )
     cast = cast_times(case, e, rows * (model.hidden + width))
     stride = layout.expert_tensor
     bytes_ = 2.0 * copies * model.hidden
     there_and_back = 2 * all_to_all(bytes_, layout.expert, stride, machine, e)
-    sliced = 2 * gather(
-        bytes_ * layout.expert_tensor, layout.expert_tensor, 1.0, machine, e
-    )
+    sliced = 2 * gather(bytes_ * layout.expert_tensor, layout.expert_tensor, 1.0, machine, e)
     return Times(
         up[0] + down[0] + around + cast,
         up[1] + down[1] + 2 * around + 2 * cast,

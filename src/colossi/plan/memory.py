@@ -119,7 +119,7 @@ def activation_bytes(case: Case) -> Number:
     kv = np.where(m.kv_rank > 0, m.heads, m.kv_heads)
     heads = n * (m.heads * size + kv * (size + value) + m.heads * value) / tp
     latent = np.where(m.kv_rank > 0, n * (m.q_rank + m.kv_rank), 0.0)
-    # Selective recomputation with kernels that fuse does norms and activations again, from what products gave.
+    # Selective recomputation, where kernels fuse, does norms and activations again, from what products gave.
     again = layout.recompute_attention * training.fused_attention
     streams = (4.0 - 2.0 * again) * rows * m.hidden  # inputs of two norms and what the norms give
     scores = np.where(training.fused_attention > 0, 0.0, 2.5 * n * training.sequence * m.heads / tp)
@@ -143,10 +143,12 @@ def memory(case: Case) -> Memory:
     layer = activation_bytes(case)
     per_layer = np.where(layout.recompute > 0, kept, layer)
     working = np.where(layout.recompute > 0, layer, 0.0)
-    # Logits in 16 bits, in float32, and their gradient; of a pipeline the last stage has them and fewer in flight.
+    # Logits in 16 bits, in float32, and their gradient. A pipeline's last stage has them, and fewer in flight.
     logits = np.where(layout.pipeline > 1, 0.0, 10.0 * n * m.vocabulary / tp)
     working = working + 4.0 * n * (1 + m.gated) * np.maximum(m.ffn_hidden, m.shared_ffn) / tp
-    gathered = np.where(layout.shard > 1, 2.0 * 2.0 * (parameters(case).dense + parameters(case).experts) / layers, 0.0)
+    gathered = np.where(
+        layout.shard > 1, 2.0 * 2.0 * (parameters(case).dense + parameters(case).experts) / layers, 0.0
+    )
     return Memory(
         weights=2.0 * weights,
         gradients=training.gradient_bytes * gradients,

@@ -157,7 +157,9 @@ def _gains(spec: Spec, case: Case, now: float, e: Efficiency) -> list[Gain]:
     eight = device.peak_of("fp8")
     if not training.eight_bit and eight > machine.peak:
         changes["fp8 products"] = replace(
-            case, machine=replace(machine, peak=eight), training=replace(training, eight_bit=1, cast_bytes=6.0)
+            case,
+            machine=replace(machine, peak=eight),
+            training=replace(training, eight_bit=1, cast_bytes=6.0),
         )
     gains = []
     for change, other in changes.items():
@@ -167,7 +169,9 @@ def _gains(spec: Spec, case: Case, now: float, e: Efficiency) -> list[Gain]:
         i = int(found.best(1)[0])
         work = other.training.global_batch / training.global_batch
         gains.append(
-            Gain(change, work * now / float(found.seconds[i]), layout_keys(spec, _with_layout(other, found, i)))
+            Gain(
+                change, work * now / float(found.seconds[i]), layout_keys(spec, _with_layout(other, found, i))
+            )
         )
     return sorted(gains, key=lambda gain: -gain.speedup)
 
@@ -184,7 +188,7 @@ def _nothing_fits(spec: Spec, case: Case, found: Found) -> SpecError:
     parts = {name: getattr(least, name) for name in Memory.__dataclass_fields__}
     where = ", ".join(f"{name} {bytes_ / GIB:.1f}" for name, bytes_ in parts.items())
     return SpecError(
-        f"{spec.name}: fits on none of {len(found.seconds):,} layouts: the least is {least.total / GIB:.1f} GiB of "
-        f"{case.machine.memory / GIB:.1f} a GPU ({where})",
+        f"{spec.name}: fits on none of {len(found.seconds):,} layouts: the least is {least.total / GIB:.1f} GiB "
+        f"of {case.machine.memory / GIB:.1f} a GPU ({where})",
         "more GPUs, a GPU with more memory, or shorter sequences",
     )

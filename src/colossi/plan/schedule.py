@@ -60,8 +60,8 @@ def makespan(
 ) -> float:
     """Seconds until all is done. `forward` and the others: seconds of each stage for a micro-batch.
 
-    With `weights`, `backward` is the part for inputs only, and gradients of weights follow it, on rank r those
-    of r micro-batches before: the later a rank's backward passes begin, the more it has left for the end [2].
+    With `weights`, `backward` is the part for inputs only, and gradients of weights follow it, on rank r
+    those of r micro-batches before: so much more does a later rank have left for the end [2].
     """
     stages = ranks * stages_each
     orders = [order_1f1b(rank, ranks, stages_each, count) for rank in range(ranks)]

@@ -54,11 +54,13 @@ def search(case: Case, e: Efficiency) -> Found:
 
 
 def layouts(case: Case) -> Layout:
-    """All that divide, as columns: tensor, pipeline, context, expert, sharding, micro-batch, recomputation."""
+    """All that divide, as columns."""
     m, machine, training = case.model, case.machine, case.training
     gpus, batch, experts = int(machine.gpus), int(training.global_batch), int(m.experts)
     heads, layers, kv = int(m.heads), int(m.layers), int(m.kv_heads)
-    tensors = [t for t in divisors(heads) if t <= machine.domain and gpus % t == 0 and (kv % t == 0 or t % kv == 0)]
+    tensors = [
+        t for t in divisors(heads) if t <= machine.domain and gpus % t == 0 and (kv % t == 0 or t % kv == 0)
+    ]
     contexts = [c for c in powers(gpus) if c == 1 or training.sequence / (2 * c) >= 1024]
     rows = []
     for tensor, context in product(tensors, contexts):
@@ -68,24 +70,23 @@ def layouts(case: Case) -> Layout:
                 continue
             rows += _of_grid(tensor, context, pipeline, data, batch // data, layers, experts)
     table = np.array(rows, float).reshape(-1, 9).T
-    tensor, context, pipeline, interleave, expert, micro, recompute, zero, data = table
-    own = case.layout
+    t, c, p, v, x, micro, recompute, zero, data = table
     return replace(
-        own,
-        tensor=tensor,
-        context=context,
-        pipeline=pipeline,
-        interleave=interleave,
-        expert=expert,
-        expert_tensor=np.ones_like(tensor),
+        case.layout,
+        tensor=t,
+        context=c,
+        pipeline=p,
+        interleave=v,
+        expert=x,
+        expert_tensor=np.ones_like(t),
         micro_batch=micro,
         recompute=np.where(recompute == 2, 1.0, 0.0),
         recompute_attention=np.where(recompute == 1, 1.0, 0.0),
-        shard=np.where(zero == 3, data * context, 1.0),
-        keep_gathered=np.where(pipeline > 1, 1.0, 0.0),
-        gather_once=np.where(pipeline > 1, 1.0, 0.0),
-        optimizer_shard=data * context,
-        sequence_parallel=np.where(tensor > 1, 1.0, 0.0),
+        shard=np.where(zero == 3, data * c, 1.0),
+        keep_gathered=np.where(p > 1, 1.0, 0.0),
+        gather_once=np.where(p > 1, 1.0, 0.0),
+        optimizer_shard=data * c,
+        sequence_parallel=np.where(t > 1, 1.0, 0.0),
     )
 
 
@@ -95,7 +96,7 @@ def _of_grid(
     """The rest of a layout, where tensor, context, pipeline and data are given."""
     stages = [v for v in divisors(-(-layers // pipeline)) if v * pipeline <= layers] if pipeline > 1 else [1]
     spread = [x for x in divisors(experts) if (data * context * tensor) % x == 0]
-    found = []
+    found: list[tuple[int, ...]] = []
     for micro in divisors(share):
         count = share // micro
         for interleave in stages:
@@ -111,8 +112,10 @@ def _of_grid(
 
 def divisors(n: int) -> list[int]:
     """All of them, ascending."""
-    return [d for d in range(1, n + 1) if n % d == 0] if n < 4096 else sorted(
-        {x for d in range(1, int(n**0.5) + 1) if n % d == 0 for x in (d, n // d)}
+    return (
+        [d for d in range(1, n + 1) if n % d == 0]
+        if n < 4096
+        else sorted({x for d in range(1, int(n**0.5) + 1) if n % d == 0 for x in (d, n // d)})
     )
 
 

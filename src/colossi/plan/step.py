@@ -73,8 +73,8 @@ def step(case: Case, e: Efficiency) -> Step:
     extra = slowest - per_micro
 
     messages = message_times(case, e)
-    # Half of the backward pass are gradients of weights. Equal parts F = B = W make [2]'s first bubble one F; the
-    # schedule played out (schedule.py) gives the larger of F and B where they are not equal.
+    # Half of the backward pass are gradients of weights. Equal parts F = B = W make [2]'s first bubble one F;
+    # the schedule played out (schedule.py) gives the larger of F and B where they are not equal.
     half = layers * one.backward / 2
     forward = per_micro + messages - 2 * half
     round_ = np.where(
@@ -152,9 +152,7 @@ def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Numb
     hides = layout.overlap_data > 0
     hidden = np.where(hides, (hidden_sums + hidden_weights) * (1 - e.data_exposed), 0.0)
     hidden = np.where(layout.shard > 1, 0.0, hidden)
-    between = reduce(
-        g * (dense + experts) / layout.shard, copies, stride * layout.shard, machine, e
-    )
+    between = reduce(g * (dense + experts) / layout.shard, copies, stride * layout.shard, machine, e)
     between = np.where((layout.shard > 1) & (copies > 1), between, 0.0)
     left = np.where(hides, np.maximum(between - 0.5 * backward, e.data_exposed * between), between)
     return once - hidden + e.overlap_slowdown * hidden + left + 0 * chunk

@@ -42,7 +42,9 @@ def sweep_of(files: list[Path], overrides: list[str], axes: list[str]) -> Sweep:
     for axis in axes:
         key, equals, listed = axis.partition("=")
         if not equals or not all(part.strip() for part in listed.split(",")):
-            raise BadInput(f"--sweep {axis}: not of the form table.key=a,b,c", "--sweep cluster.gpus=1024,2048")
+            raise BadInput(
+                f"--sweep {axis}: not of the form table.key=a,b,c", "--sweep cluster.gpus=1024,2048"
+            )
         keys.append(key.strip())
         values.append([part.strip() for part in listed.split(",")])
     return Sweep(tuple(keys), [_row(files[0], overrides, keys, each) for each in product(*values)])

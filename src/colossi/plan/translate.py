@@ -137,7 +137,9 @@ def layout_of(spec: Spec) -> Layout:
 
 def overlaps_of(layout: LayoutSpec) -> dict[str, int]:
     """Which axes' messages travel under computation."""
-    return {f"overlap_{axis}": int(axis in layout.overlap) for axis in ("tensor", "data", "pipeline", "expert")}
+    return {
+        f"overlap_{axis}": int(axis in layout.overlap) for axis in ("tensor", "data", "pipeline", "expert")
+    }
 
 
 def training_of(training: TrainingSpec) -> Training:
@@ -152,5 +154,3 @@ def training_of(training: TrainingSpec) -> Training:
         fused_elementwise=int(training.fused_kernels),
         imbalance=training.imbalance,
     )
-
-

@@ -47,7 +47,7 @@ class ModelSpec(Table):
     q_lora_rank: int = Field(
         default=0,
         ge=0,
-        description="multi-head latent attention (DeepSeek): width that queries are projected down to; 0: not",
+        description="latent attention (DeepSeek): width that queries are projected down to; 0: they are not",
     )
     kv_lora_rank: int = Field(
         default=0, ge=0, description="the same for keys and values; 0 is plain attention"

@@ -13,6 +13,10 @@ class PricesSpec(Table):
     )
     kilowatt_hour: float = Field(default=0.08, ge=0, description="dollars, if energy is not in gpu_hour")
     pue: float = Field(
-        default=1.25, ge=1, description="power usage effectiveness: power of the site over that of its servers"
+        default=1.25,
+        ge=1,
+        description="power usage effectiveness: power of the site over that of its servers",
     )
-    energy_included: bool = Field(default=True, description="gpu_hour contains energy, as a rented GPU's does")
+    energy_included: bool = Field(
+        default=True, description="gpu_hour contains energy, as a rented GPU's does"
+    )

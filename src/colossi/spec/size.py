@@ -54,7 +54,7 @@ def count_parameters(model: ModelSpec) -> Parameters:
 
 
 def attention_parameters(model: ModelSpec) -> int:
-    """Numbers in the matrices of one block's attention [1]; latent attention as DeepSeek-V2, 2024, section 2.1."""
+    """Numbers in the matrices of one block's attention [1]; latent as in DeepSeek-V2, 2024, section 2.1."""
     if not model.kv_lora_rank:
         return model.hidden * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
     size, value = model.head_dim + model.rope_head_dim, model.value_head_dim or model.head_dim
@@ -68,7 +68,11 @@ def block_parameters(model: ModelSpec) -> int:
     """Numbers in the matrices of one block that a token meets [1]."""
     attention = attention_parameters(model)
     router = model.hidden * model.experts if model.experts > 1 else 0
-    experts = (2 + model.gated_ffn) * model.hidden * (model.experts_per_token * model.ffn_hidden + model.shared_expert_ffn)
+    experts = (
+        (2 + model.gated_ffn)
+        * model.hidden
+        * (model.experts_per_token * model.ffn_hidden + model.shared_expert_ffn)
+    )
     return attention + router + experts
 
 

@@ -56,7 +56,7 @@ class Spec(Table):
 
     @property
     def has_layout(self) -> bool:
-        """Whether it says how the run is divided; not if it only names machines of the catalogue to plan for."""
+        """Whether it says how the run is divided, and does not only name machines to plan for."""
         return "layout" in self.model_fields_set or not (self.cluster.gpu or self.cluster.node)
 
     def to_toml(self) -> str:

@@ -7,7 +7,7 @@ The planner knows models, layouts and number formats of other programs too; `col
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.spec import Spec
 
-PLANNED_ONLY = {  # table: {key: the values that can be trained}
+PLANNED_ONLY: dict[str, dict[str, tuple[object, ...]]] = {  # table: {key: the values that can be trained}
     "model": {
         "gated_ffn": (True,),
         "moe_every": (1,),
@@ -44,8 +44,8 @@ def check_trainable(spec: Spec) -> None:
     layout, hidden = spec.layout, spec.model.hidden
     if layout.stages > spec.model.layers:
         raise ValueError(
-            f"layout.pipeline * interleave = {layout.stages} stages, two of them without a block, can be planned "
-            f"and not be trained: use at most model.layers = {spec.model.layers}"
+            f"layout.pipeline * interleave = {layout.stages} stages, two of them without a block, can be "
+            f"planned and not be trained: use at most model.layers = {spec.model.layers}"
         )
     parts = layout.shard * layout.context * layout.expert
     if hidden % parts:

@@ -1,4 +1,4 @@
-"""A plan for people: the best layouts, what limits them, the front of time against memory, what would help."""
+"""A plan for people: the best layouts, what limits them, the front of time and memory, what would help."""
 
 from typing import Any
 
@@ -50,10 +50,12 @@ def _table(candidates: list[Candidate], title: str) -> Table:
 
 
 def in_words(keys: dict[str, Any]) -> str:
-    """"tensor 8, pipeline 4 x 16, expert 8, data 3125, micro-batch 1, selective"; what is one is left out."""
+    """Such as: tensor 8, pipeline 4 x 16, expert 8, data 3125, micro-batch 1. What is one is left out."""
     words = [f"tensor {keys['tensor']}"] if "tensor" in keys else []
     if "pipeline" in keys:
-        words.append(f"pipeline {keys['pipeline']}" + (f" x {keys['interleave']}" if "interleave" in keys else ""))
+        words.append(
+            f"pipeline {keys['pipeline']}" + (f" x {keys['interleave']}" if "interleave" in keys else "")
+        )
     words += [f"{axis} {keys[axis]}" for axis in ("context", "expert") if axis in keys]
     words.append(f"data {keys['shard']}" + (" (ZeRO-3)" if keys["zero"] == 3 else ""))
     words.append(f"micro-batch {keys['micro_batch']}")
@@ -68,7 +70,9 @@ def _spread(front: list[Candidate]) -> list[Candidate]:
 
 
 def _gains(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False, title="\nwhat would help", title_justify="left")
+    table = Table(
+        box=None, pad_edge=False, show_header=False, title="\nwhat would help", title_justify="left"
+    )
     table.title_style = "dim"
     table.add_column()
     table.add_column(justify="right")

@@ -13,7 +13,17 @@ from colossi.files import write_whole
 from colossi.plan.sweep import Sweep
 from colossi.terminal.numerals import duration
 
-COLUMNS = ("step_seconds", "mfu", "memory_gib", "fits", "tokens_per_second", "goodput", "ettr", "days", "cost_usd")
+COLUMNS = (
+    "step_seconds",
+    "mfu",
+    "memory_gib",
+    "fits",
+    "tokens_per_second",
+    "goodput",
+    "ettr",
+    "days",
+    "cost_usd",
+)
 
 
 def render(sweep: Sweep) -> RenderableType:
@@ -58,7 +68,7 @@ def write_csv(sweep: Sweep, path: Path) -> None:
 
 def write_plot(sweep: Sweep, path: Path) -> None:
     """Tokens a second over the last key, a line for each value of the first where there are two."""
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # type: ignore[import-untyped]
 
     figure = go.Figure()
     names = dict.fromkeys(row.values[:-1] for row in sweep.rows)
@@ -70,7 +80,9 @@ def write_plot(sweep: Sweep, path: Path) -> None:
             name=", ".join(f"{key} {value}" for key, value in zip(sweep.keys, name, strict=False)),
             mode="lines+markers",
         )
-    figure.update_layout(xaxis_title=sweep.keys[-1], yaxis_title="tokens per second", yaxis_rangemode="tozero")
+    figure.update_layout(
+        xaxis_title=sweep.keys[-1], yaxis_title="tokens per second", yaxis_rangemode="tozero"
+    )
     _write(path, figure.to_html(include_plotlyjs=True))
 
 
