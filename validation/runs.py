@@ -56,8 +56,8 @@ BOUNDS = {
 }
 ARCHITECTURES = ("ampere", "hopper", "blackwell")
 # Shares of the dense peak that kernels alone were measured at, which the fit may leave by a fourth. Products:
-# AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65). Attention: papers of FlashAttention-2 and -3, causal
-# (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75); cuDNN on B200 about 0.6.
+# AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65). Attention: papers of FlashAttention-2 and -3,
+# causal (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75); cuDNN on B200 about 0.6.
 MEASURED = {
     "ampere": Architecture(0.84, 0.60, 0.60, 400 / 312e12),
     "hopper": Architecture(0.74, 0.62, 0.36, 700 / 989e12),
@@ -200,8 +200,8 @@ def by_group(table: Table, seconds: Array) -> dict[str, dict[str, float]]:
 
 def to_toml(fitted: Fitted) -> str:
     lines = [
-        "# Fitted by `python validation/runs.py --fit` to the runs of validation/data/published_runs.csv; what",
-        "# each means is in plan/efficiency.py. CDNA 3 is not among them: shares of SemiAnalysis, December 2024.",
+        "# Fitted by `python validation/runs.py --fit` to the runs of published_runs.csv; what each means",
+        "# is in plan/efficiency.py. CDNA 3 is not among them: shares of SemiAnalysis, December 2024.",
         "[efficiency]",
     ]
     lines += [f"{name} = {value:.4g}" for name, value in asdict(fitted.efficiency).items()]

@@ -188,7 +188,7 @@ def _nothing_fits(spec: Spec, case: Case, found: Found) -> SpecError:
     parts = {name: getattr(least, name) for name in Memory.__dataclass_fields__}
     where = ", ".join(f"{name} {bytes_ / GIB:.1f}" for name, bytes_ in parts.items())
     return SpecError(
-        f"{spec.name}: fits on none of {len(found.seconds):,} layouts: the least is {least.total / GIB:.1f} GiB "
+        f"{spec.name}: fits on none of {len(found.seconds):,} layouts: least is {least.total / GIB:.1f} GiB "
         f"of {case.machine.memory / GIB:.1f} a GPU ({where})",
         "more GPUs, a GPU with more memory, or shorter sequences",
     )

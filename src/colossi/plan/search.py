@@ -70,7 +70,7 @@ def layouts(case: Case) -> Layout:
                 continue
             rows += _of_grid(tensor, context, pipeline, data, batch // data, layers, experts)
     table = np.array(rows, float).reshape(-1, 9).T
-    t, c, p, v, x, micro, recompute, zero, data = table
+    t, c, p, v, x, micro, recompute, zero, d = table
     return replace(
         case.layout,
         tensor=t,
@@ -82,10 +82,10 @@ def layouts(case: Case) -> Layout:
         micro_batch=micro,
         recompute=np.where(recompute == 2, 1.0, 0.0),
         recompute_attention=np.where(recompute == 1, 1.0, 0.0),
-        shard=np.where(zero == 3, data * c, 1.0),
+        shard=np.where(zero == 3, d * c, 1.0),
         keep_gathered=np.where(p > 1, 1.0, 0.0),
         gather_once=np.where(p > 1, 1.0, 0.0),
-        optimizer_shard=data * c,
+        optimizer_shard=d * c,
         sequence_parallel=np.where(t > 1, 1.0, 0.0),
     )
 
