@@ -217,7 +217,8 @@ def _share(rate: float, part: float, whole: float) -> float:
     """Of the time in recoveries that take `whole`, interrupted ones too, what their first `part` takes."""
     if whole == 0:
         return 0.0
-    return math.expm1(-rate * part) / math.expm1(-rate * whole) if rate > SERIES_ENDS else part / whole
+    in_whole = math.expm1(-rate * whole)
+    return math.expm1(-rate * part) / in_whole if in_whole else part / whole
 
 
 def _exp(x: float) -> float:
