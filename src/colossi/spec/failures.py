@@ -75,9 +75,7 @@ def failure_rates(name: str) -> FailureRates:
 class FailuresSpec(Table):
     """Failures to plan for. A forecast takes from it how much of a run's time is productive."""
 
-    rates: str = Field(
-        default="llama3", description="a fleet of the catalogue: byterobust, llama3, rsc-1 or rsc-2"
-    )
+    rates: str = Field(default="llama3", description="a fleet of the catalogue: llama3, rsc-1 or rsc-2")
     # Together ten minutes: how long a failure stops synchronous training on about 100,000 GPUs (Meta,
     # FT-HSDP). MegaScale (NSDI 2024) states under ten to find and diagnose, under fifteen to catch up.
     detection_seconds: float = Field(
