@@ -72,6 +72,60 @@ def info(
 
 
 @app.command()
+def forecast(
+    spec_files: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="One or several specs.")],
+    overrides: Overrides = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE.KEY=A,B,C", help="Try several values of a key; at most two of these."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the sweep's table to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the sweep's plot to this HTML file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run will do: step time, speed, memory, goodput, days, cost, energy."""
+    from colossi.plan.forecast import forecast as forecast_of
+    from colossi.spec import read_spec
+    from colossi.terminal.forecast import render
+
+    if sweep:
+        from colossi.plan.sweep import sweep_of
+        from colossi.terminal import sweep as shown
+
+        table = sweep_of(spec_files, overrides or [], sweep)
+        if csv is not None:
+            shown.write_csv(table, csv)
+        if plot is not None:
+            shown.write_plot(table, plot)
+        _print_json(table.as_json()) if as_json else _print_rich(shown.render(table))
+        return
+    if csv is not None or plot is not None:
+        raise BadInput("--csv and --plot are for --sweep", "--sweep cluster.gpus=1024,2048")
+    found = [forecast_of(read_spec(file, overrides, needs=("training",))) for file in spec_files]
+    if as_json:
+        _print_json([each.as_json() for each in found] if len(found) > 1 else found[0].as_json())
+    else:
+        for each in found:
+            _print_rich(render(each))
+
+
+@app.command()
+def plan(
+    spec_file: SpecFile,
+    overrides: Overrides = None,
+    top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Search all layouts of a run on a cluster of the catalogue, and say what limits the best."""
+    from colossi.plan.plan import plan as plan_of
+    from colossi.spec import read_spec
+    from colossi.terminal.plan import render
+
+    found = plan_of(read_spec(spec_file, overrides, needs=("training",)), top)
+    _print_json(found.as_json()) if as_json else _print_rich(render(found))
+
+
+@app.command()
 def train(
     spec_file: SpecFile,
     run_folder: Annotated[

@@ -120,8 +120,6 @@ IMPOSSIBLE = {
     "layout.tensor=2 cluster.nodes=2 model.vocabulary=511": "model.vocabulary = 511 does not divide by "
     "layout.tensor = 2: use 1 or 7 there, or vocabulary = 510 or 512",
     "layout.expert=3 cluster.nodes=3": "model.experts = 4 does not divide by layout.expert = 3: use 2 or 4 there",
-    "layout.shard=3 cluster.nodes=3": "model.hidden = 64 does not divide by layout.shard * context * expert = 3: "
-    "use 2 or 4 there, or hidden = 63 or 66",
     "cluster.nodes=3": "training.global_batch = 8 cannot be dealt out to layout.replicate * shard * expert = 3 "
     "workers: use 6 or 9",
     "cluster.nodes=9": "training.global_batch = 8 cannot be dealt out to layout.replicate * shard * expert = 9 "
@@ -129,7 +127,7 @@ IMPOSSIBLE = {
     "layout.micro_batch=3": "layout.micro_batch = 3 does not divide a worker's share of 8 sequences: use 2 or 4",
     "layout.pipeline=2 layout.expert=2 cluster.nodes=2": "layout.pipeline * expert = 4 does not divide "
     "cluster.nodes * workers_per_node = 2: use 4 workers, or a smaller layout",
-    "layout.pipeline=4 cluster.nodes=4": "layout.pipeline * interleave = 4 stages for model.layers = 2 blocks: "
+    "layout.pipeline=8 cluster.nodes=8": "layout.pipeline * interleave = 8 stages for model.layers = 2 blocks: "
     "use at most 2",
     "layout.interleave=2": "layout.interleave = 2 is for a pipeline: give pipeline = 2 or more",
     "layout.schedule=zero-bubble": "layout.schedule = 'zero-bubble' is for a pipeline: give pipeline = 2 or more",

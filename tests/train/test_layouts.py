@@ -203,7 +203,7 @@ def test_the_same_run_twice_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
 )
 def test_bfloat16_activations_on_float32_weights(layout: dict[str, int], tmp_path: Path) -> None:
     ranks = size(layout) if layout else 1
-    spec = spec_of(layout, ranks, {"precision": "bfloat16"})
+    spec = spec_of(layout, ranks, {"precision": "bf16"})
     losses, gradients, _ = run_ranks(ranks, train, spec, 20, folder=tmp_path)
     expected, _, _ = train(0, 1, spec_of(), 20)
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())

@@ -15,6 +15,15 @@ class ClusterSpec(Table):
     spares: int = Field(
         default=0, ge=0, description="further nodes that stand by, to take the place of one that is lost"
     )
+    gpu: str | None = Field(
+        default=None, description="planning: an accelerator of the catalogue, such as H100-SXM"
+    )
+    node: str | None = Field(
+        default=None, description="planning: a server of the catalogue; left out: the usual one of `gpu`"
+    )
+    gpus: int | None = Field(
+        default=None, ge=1, description="planning: how many, instead of nodes * workers_per_node"
+    )
     engine: Literal["local", "slurm"] = Field(
         default="local", description="who gives the nodes: this machine, or Slurm"
     )
@@ -25,4 +34,4 @@ class ClusterSpec(Table):
     @property
     def workers(self) -> int:
         """Processes in the run."""
-        return self.nodes * self.workers_per_node
+        return self.gpus if self.gpus is not None else self.nodes * self.workers_per_node

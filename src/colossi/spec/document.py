@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
+from colossi.spec.failures import FailuresSpec
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
+from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
 from colossi.spec.spec import Spec
 from colossi.spec.training import TrainingSpec
@@ -42,7 +44,7 @@ RULES = """## Between the tables
 
 * `layout.replicate * pipeline * shard * context * expert * tensor` is `cluster.nodes * workers_per_node`.
 * `layout.tensor` divides `model.heads`, `kv_heads`, `ffn_hidden`, `shared_expert_ffn` and `vocabulary`;
-  `layout.expert` divides `model.experts`; `layout.shard * context * expert` divides `model.hidden`.
+  `layout.expert` divides `model.experts`; to train, `layout.shard * context * expert` divides `model.hidden`.
 * `layout.replicate * shard * expert` divides `training.global_batch`, and `layout.micro_batch` what is left.
 * `layout.pipeline * interleave` is at most `model.layers`; a pipeline needs at least as many
   micro-batches as it has workers (`zero-bubble-v` one less than twice as many), and interleaved or with
@@ -60,8 +62,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "[training]": TrainingSpec,
     "[layout]": LayoutSpec,
     "[checkpoint]": CheckpointSpec,
+    "[failures]": FailuresSpec,
     "[cluster]": ClusterSpec,
     "[kubernetes]": KubernetesSpec,
+    "[prices]": PricesSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -79,7 +83,9 @@ EXAMPLES = {
     'schedule = "wsd"\nwarmup_steps = 20',
     "[layout]": "[layout]\nexpert = 2\nmicro_batch = 16",
     "[checkpoint]": "[checkpoint]\nevery = 50\nkeep = 3",
+    "[failures]": '[failures]\nrates = "rsc-1"\nrestart_seconds = 60.0',
     "[cluster]": "[cluster]\nworkers_per_node = 2",
+    "[prices]": "[prices]\ngpu_hour = 2.5",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from colossi.spec.fit import divisors_near
 from colossi.spec.table import Table
 
 AXES = ("replicate", "pipeline", "shard", "context", "expert", "tensor")
@@ -44,10 +45,42 @@ class LayoutSpec(Table):
         ge=1,
         description="sequences in one forward pass of a worker; left out: all of its share",
     )
-    recompute: Literal["none", "full"] = Field(
+    recompute: Literal["none", "selective", "full"] = Field(
         default="none",
-        description="full: keep only the inputs of blocks and compute the rest again going back",
+        description="full: keep only the inputs of blocks and compute the rest again going back; "
+        "selective: keep all but what attention makes within itself",
     )
+    zero: Literal[1, 2, 3] = Field(
+        default=3,
+        description="what `shard` shards: 1 the optimizer's state, 2 gradients too, 3 weights too (FSDP)",
+    )
+    gathers: Literal["block", "tensor"] = Field(
+        default="block", description="zero = 3: one collective for all weights of a block, or for each"
+    )
+    expert_tensor: int | None = Field(
+        default=None,
+        ge=1,
+        description="workers that share each expert's matrices; left out: `tensor`. If given, `expert` is no "
+        "axis of its own: its workers are taken from replicate * shard * context * tensor",
+    )
+    sequence_parallel: bool = Field(
+        default=False, description="between sliced matrices each of the `tensor` workers has some tokens only"
+    )
+    overlap: tuple[Literal["data", "tensor", "expert", "pipeline"], ...] = Field(
+        default=("data", "tensor", "expert", "pipeline"),
+        description="planning: which axes' messages travel while something is computed",
+    )
+
+    @model_validator(mode="after")
+    def _folded_experts(self) -> Self:
+        if self.expert_tensor is not None and self.replicate is not None:
+            ranks, each = self.replicate * self.copy_ranks // self.pipeline, self.expert * self.expert_tensor
+            if ranks % each:
+                raise ValueError(
+                    f"expert * expert_tensor = {each} does not divide replicate * shard * context * tensor = "
+                    f"{ranks}: use {divisors_near(ranks, each)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _of_a_pipeline(self) -> Self:
@@ -67,7 +100,8 @@ class LayoutSpec(Table):
     @property
     def copy_ranks(self) -> int:
         """Workers that hold one copy of the model together."""
-        return self.pipeline * self.shard * self.context * self.expert * self.tensor
+        own = self.expert if self.expert_tensor is None else 1
+        return self.pipeline * self.shard * self.context * own * self.tensor
 
     @property
     def stages(self) -> int:

@@ -36,6 +36,28 @@ class ModelSpec(Table):
         ge=0,
         description="width of a dense FFN beside the experts, y = (moe + ffn)/sqrt(2); Grok-2",
     )
+    gated_ffn: bool = Field(
+        default=True, description="an FFN is down(gelu(gate x) * (value x)); false: down(gelu(value x))"
+    )
+    moe_every: int = Field(default=1, ge=1, description="every so many blocks one has experts")
+    dense_layers: int = Field(default=0, ge=0, description="first blocks, which have a dense FFN instead")
+    dense_ffn: int = Field(
+        default=0, ge=0, description="width of the FFN of blocks without experts; 0 is ffn_hidden"
+    )
+    q_lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="latent attention (DeepSeek): width that queries are projected down to; 0: they are not",
+    )
+    kv_lora_rank: int = Field(
+        default=0, ge=0, description="the same for keys and values; 0 is plain attention"
+    )
+    rope_head_dim: int = Field(
+        default=0, ge=0, description="dimensions of a latent head that carry its position, beside head_dim"
+    )
+    value_head_dim: int = Field(default=0, ge=0, description="size of a head's values; 0 is head_dim")
+    window: int = Field(default=0, ge=0, description="tokens that a query sees back to; 0 is all of them")
+    window_every: int = Field(default=1, ge=1, description="every so many blocks one has the window")
     tied_embeddings: bool = Field(
         default=True, description="the output uses the embedding table; Grok-2: a table of its own"
     )
@@ -95,7 +117,22 @@ class ModelSpec(Table):
                 f"experts_per_token = {self.experts_per_token} is more than experts = {self.experts}: "
                 f"use at most {self.experts}"
             )
+        if self.dense_layers >= self.layers and self.experts > 1:
+            raise ValueError(
+                f"dense_layers = {self.dense_layers} leaves no block of layers = {self.layers} for experts: "
+                f"use at most {self.layers - 1}, or experts = 1"
+            )
         return self
+
+    @property
+    def moe_layers(self) -> int:
+        """Blocks that have experts."""
+        return -(-(self.layers - self.dense_layers) // self.moe_every) if self.experts > 1 else 0
+
+    @property
+    def window_layers(self) -> int:
+        """Blocks that have the window."""
+        return -(-self.layers // self.window_every) if self.window else 0
 
 
 def _is_size(value: Any) -> TypeGuard[int]:

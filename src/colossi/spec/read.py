@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from colossi.errors import SpecError
 from colossi.spec.explain import explain
 from colossi.spec.spec import Spec
+from colossi.spec.trainable import check_trainable
 from colossi.spec.words import as_toml
 
 
@@ -31,6 +32,11 @@ def read_spec(path: Path, overrides: list[str] | None = None, needs: tuple[str, 
     for table in needs:
         if getattr(spec, table) is None:
             raise SpecError(f"{path}: table [{table}] is missing", f"add it: see [{table}] in docs/spec.md")
+    if "data" in needs:
+        try:
+            check_trainable(spec)
+        except ValueError as error:
+            raise SpecError(f"{path}, with{said}: {error}" if said else f"{path}: {error}") from None
     return spec
 
 

@@ -33,14 +33,16 @@ def count_parameters(model: ModelSpec) -> Parameters:
     """Numbers in the weights [1]; equal to the trainer's own tensors, which a test holds."""
     width, layers = model.hidden, model.layers
     table = model.vocabulary * width
-    attention = layers * width * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
-    expert = 3 * width * model.ffn_hidden
-    shared = 3 * width * model.shared_expert_ffn
-    router = layers * width * model.experts if model.experts > 1 else 0
+    attention = layers * attention_parameters(model)
+    matrices, moe = 2 + model.gated_ffn, model.moe_layers
+    expert = matrices * width * model.ffn_hidden
+    shared = matrices * width * model.shared_expert_ffn
+    dense = (layers - moe) * matrices * width * (model.dense_ffn or model.ffn_hidden)
+    router = moe * width * model.experts
     norms = (4 * layers + 1) * width
     embedding = table if model.tied_embeddings else 2 * table
-    idle = layers * (model.experts - model.experts_per_token) * expert
-    experts = layers * (model.experts * expert + shared)
+    idle = moe * (model.experts - model.experts_per_token) * expert
+    experts = moe * model.experts * expert + dense + (moe or layers) * shared
     return Parameters(
         embedding=embedding,
         attention=attention,
@@ -51,11 +53,26 @@ def count_parameters(model: ModelSpec) -> Parameters:
     )
 
 
+def attention_parameters(model: ModelSpec) -> int:
+    """Numbers in the matrices of one block's attention [1]; latent as in DeepSeek-V2, 2024, section 2.1."""
+    if not model.kv_lora_rank:
+        return model.hidden * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
+    size, value = model.head_dim + model.rope_head_dim, model.value_head_dim or model.head_dim
+    queries = (model.hidden + model.heads * size) * model.q_lora_rank or model.hidden * model.heads * size
+    keys = model.hidden * (model.kv_lora_rank + model.rope_head_dim)
+    values = model.kv_lora_rank * model.heads * (model.head_dim + value)
+    return queries + keys + values + model.heads * value * model.hidden
+
+
 def block_parameters(model: ModelSpec) -> int:
     """Numbers in the matrices of one block that a token meets [1]."""
-    attention = model.hidden * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
+    attention = attention_parameters(model)
     router = model.hidden * model.experts if model.experts > 1 else 0
-    experts = 3 * model.hidden * (model.experts_per_token * model.ffn_hidden + model.shared_expert_ffn)
+    experts = (
+        (2 + model.gated_ffn)
+        * model.hidden
+        * (model.experts_per_token * model.ffn_hidden + model.shared_expert_ffn)
+    )
     return attention + router + experts
 
 
@@ -70,7 +87,9 @@ def flops_per_token(model: ModelSpec, sequence_length: int) -> float:
     look_up = 0 if model.tied_embeddings else model.vocabulary * model.hidden
     matrices = counts.active - counts.norms - look_up
     keys = (sequence_length + 1) / 2
-    attention = 3 * 4 * model.layers * model.heads * model.head_dim * keys
+    seen = (model.layers - model.window_layers) * keys + model.window_layers * min(keys, model.window)
+    sizes = model.head_dim + model.rope_head_dim + (model.value_head_dim or model.head_dim)
+    attention = 3 * 2 * model.heads * sizes * seen
     return 6 * matrices + attention
 
 

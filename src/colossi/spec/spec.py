@@ -13,10 +13,12 @@ from pydantic import Field, model_validator
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
+from colossi.spec.failures import FailuresSpec
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
+from colossi.spec.prices import PricesSpec
 from colossi.spec.table import Table
 from colossi.spec.training import TrainingSpec
 
@@ -33,12 +35,16 @@ class Spec(Table):
     training: TrainingSpec | None = None
     layout: LayoutSpec = LayoutSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    failures: FailuresSpec | None = None
     cluster: ClusterSpec = ClusterSpec()
     kubernetes: KubernetesSpec | None = None
+    prices: PricesSpec = PricesSpec()
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
         """Fill in what the workers leave open, then hold the tables against each other."""
+        if not self.has_layout:
+            return self
         layout = resolve_replicate(self.layout, self.cluster)
         check_model_fits_layout(self.model, layout)
         if self.training is not None:
@@ -48,15 +54,21 @@ class Spec(Table):
         object.__setattr__(self, "layout", layout)  # the one moment before the spec is frozen
         return self
 
+    @property
+    def has_layout(self) -> bool:
+        """Whether it says how the run is divided, and does not only name machines to plan for."""
+        return "layout" in self.model_fields_set or not (self.cluster.gpu or self.cluster.node)
+
     def to_toml(self) -> str:
         """The complete document, as resolved; reading it gives an equal Spec."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        open_ = set() if self.has_layout else {"layout"}
+        return tomli_w.dumps(self.model_dump(exclude_none=True, exclude=open_))
 
 
 def data_parallel(layout: LayoutSpec) -> int:
     """Number of workers among which the sequences of a batch are dealt out."""
     assert layout.replicate is not None
-    return layout.replicate * layout.shard * layout.expert
+    return layout.replicate * layout.shard * (layout.expert if layout.expert_tensor is None else 1)
 
 
 def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
@@ -66,16 +78,20 @@ def resolve_replicate(layout: LayoutSpec, cluster: ClusterSpec) -> LayoutSpec:
     if layout.replicate is None:
         if workers % copy:
             raise ValueError(
-                f"layout.{axes} = {copy} does not divide cluster.nodes * workers_per_node = "
+                f"layout.{axes} = {copy} does not divide {_workers_said(cluster)} = "
                 f"{workers}: use {multiples_near(copy, workers)} workers, or a smaller layout"
             )
         return layout.model_copy(update={"replicate": workers // copy})
     if layout.replicate * copy != workers:
         raise ValueError(
             f"layout.{axes} = {layout.replicate * copy} is not "
-            f"cluster.nodes * workers_per_node = {workers}: leave out replicate, or make the products equal"
+            f"{_workers_said(cluster)} = {workers}: leave out replicate, or make the products equal"
         )
     return layout
+
+
+def _workers_said(cluster: ClusterSpec) -> str:
+    return "cluster.gpus" if cluster.gpus is not None else "cluster.nodes * workers_per_node"
 
 
 def _axes_in_use(layout: LayoutSpec) -> str:
@@ -104,8 +120,7 @@ def resolve_micro_batch(layout: LayoutSpec, training: TrainingSpec) -> LayoutSpe
 
 def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
     """Every matrix must be cut into equal parts along the axes that cut it; every stage has a block."""
-    dense_shard = layout.shard * layout.context * layout.expert
-    if layout.stages > model.layers:
+    if layout.stages > model.layers and layout.stages != model.layers + 2:
         raise ValueError(
             f"layout.pipeline * interleave = {layout.stages} stages for model.layers = "
             f"{model.layers} blocks: use at most {model.layers}"
@@ -117,7 +132,6 @@ def check_model_fits_layout(model: ModelSpec, layout: LayoutSpec) -> None:
         ("model.shared_expert_ffn", model.shared_expert_ffn, "layout.tensor", layout.tensor),
         ("model.vocabulary", model.vocabulary, "layout.tensor", layout.tensor),
         ("model.experts", model.experts, "layout.expert", layout.expert),
-        ("model.hidden", model.hidden, "layout.shard * context * expert", dense_shard),
     ):
         if size % parts:
             raise ValueError(

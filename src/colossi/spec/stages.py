@@ -32,6 +32,9 @@ def parts_of(model: ModelSpec, stages: int) -> list[Part]:
     out); all blocks cost the same, so the best is to give each to the stage that has least so far.
     """
     head, block = model.vocabulary * model.hidden, block_parameters(model)
+    if stages == model.layers + 2:  # embedding and output have a stage each
+        ends = (Part(range(0), True, False), Part(range(model.layers, model.layers), False, True))
+        return [ends[0], *(Part(range(b, b + 1), False, False) for b in range(model.layers)), ends[1]]
     blocks = [1] * stages
     cost = [block] * stages
     cost[-1] += head

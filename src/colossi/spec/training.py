@@ -42,8 +42,27 @@ class TrainingSpec(Table):
     z_loss: float = Field(
         default=0.001, ge=0, description="weight of the router z-loss, which keeps its logits small"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of activations; weights, gradients and optimizer stay in float32"
+    precision: Literal["fp32", "bf16", "fp16", "fp8", "fp4"] = Field(
+        default="fp32",
+        description="of activations and products (fp8, fp4: of products only); weights and optimizer stay in "
+        "fp32",
+    )
+    gradient_precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="in which gradients are kept and summed"
+    )
+    scaling: Literal["delayed", "tensor", "row", "block"] = Field(
+        default="tensor",
+        description="fp8, fp4: what has a scale of its own; delayed: a tensor has that of the step before",
+    )
+    attention: Literal["flash", "flash-2", "unfused"] = Field(
+        default="flash",
+        description="kernel: the device's best fused one, FlashAttention-2, or scores written to memory",
+    )
+    fused_kernels: bool = Field(
+        default=True, description="element-wise operations share kernels (a compiler's, or written so)"
+    )
+    imbalance: float = Field(
+        default=1.0, ge=1, description="tokens of the busiest rank of experts, as a multiple of the mean"
     )
     document_mask: bool = Field(
         default=False, description="no token attends to another document of the window that it is packed in"

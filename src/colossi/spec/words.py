@@ -31,6 +31,8 @@ def _wanted(annotation: Any, limits: Sequence[Any]) -> str:
         return " or ".join(_wanted(choice, limits) for choice in inner if choice is not types.NoneType)
     if origin is Literal:
         return " or ".join(json.dumps(choice) for choice in inner)
+    if origin is tuple and get_origin(inner[0]) is Literal:
+        return f"a list of {_wanted(inner[0], ())}"
     if origin is tuple:
         return "a list of tables, at least one"
     if origin is dict or issubclass(annotation, BaseModel):

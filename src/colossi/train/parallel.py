@@ -24,7 +24,7 @@ from colossi.spec.stages import parts_of
 from colossi.train.mesh import World, cut_of, fixed_placements
 from colossi.train.pipeline import Pipeline, Stage, pipeline_of, sum_tied
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Parts(nn.ModuleList):

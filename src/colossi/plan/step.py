@@ -1,0 +1,186 @@
+"""
+A step: layers into stages, stages into a pipeline, gradients into weights.
+
+What a collective costs is what overlap does not hide of it, and what the kernels above it lose. [seconds]
+
+[1] D. Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM",
+    2021, section 2.2: the bubble of 1F1B is (p - 1) / v of a micro-batch, v stages on each rank.
+[2] P. Qi et al., "Zero Bubble Pipeline Parallelism", 2023, table 2: with the backward pass divided into
+    gradients of inputs B and of weights W, (p - 1) (F + B - W), and (p - 1) (F + B - 2 W) for ZB-V.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from colossi.plan.case import Case, Number
+from colossi.plan.collectives import gather, reduce, send
+from colossi.plan.efficiency import Efficiency
+from colossi.plan.kernels import moved
+from colossi.plan.layer import Times, head_times, layer_times, tokens
+from colossi.plan.memory import expert_data, held, layers_of_stage, parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Seconds of one step, by what they go to."""
+
+    compute: Number
+    recompute: Number
+    tensor: Number
+    context: Number
+    expert: Number
+    pipeline: Number
+    data: Number
+    bubble: Number
+    optimizer: Number
+    jitter: Number
+
+    @property
+    def seconds(self) -> Number:
+        return sum(getattr(self, name) for name in self.__dataclass_fields__)
+
+    @property
+    def parts(self) -> dict[str, Number]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def step(case: Case, e: Efficiency) -> Step:
+    """The whole step, on the pipeline rank that takes longest."""
+    layout, machine, micro = case.layout, case.machine, case.micro_batches
+    layers = layers_of_stage(case)
+    one = layer_times(case, e)
+    head = head_times(case, e)
+
+    again = layout.recompute * one.forward + np.where(
+        layout.recompute > 0, 0.0, layout.recompute_attention * one.scores
+    )
+    passes = 2.0 + layout.recompute
+    tensor = exposed(passes * one.tensor, layout.overlap_tensor, e.tensor_exposed)
+    ring = 3.0 * np.maximum(one.context - 0.8 * one.attention, 0.1 * one.context)
+    expert = exposed(passes * one.expert, layout.overlap_expert, e.expert_exposed)
+    kernels = one.forward + one.backward
+    host = e.host_layer + e.host_experts * case.model.moe_layers / case.model.layers
+    launch = (kernels + again) * ((1 + (host / (kernels + again)) ** 4) ** 0.25 - 1)
+
+    sharded = sharded_exchange(case, e, one, layers)
+    per_micro = layers * (kernels + again + launch + tensor + ring + expert) + sharded
+    # The last stage has the output, and by as much fewer layers where they were dealt out with it in mind.
+    head_work = head.forward + head.backward
+    deepest = per_micro + np.where(layout.pipeline > 1, 0.0, head_work)
+    last = per_micro + head_work - np.where(fewer(case), per_micro / layers, 0.0)
+    slowest = np.where(layout.pipeline > 1, np.maximum(deepest, last), deepest)
+    extra = slowest - per_micro
+
+    messages = message_times(case, e)
+    # Half of the backward pass are gradients of weights. Equal parts F = B = W make [2]'s first bubble one F;
+    # the schedule played out (schedule.py) gives the larger of F and B where they are not equal.
+    half = layers * one.backward / 2
+    forward = per_micro + messages - 2 * half
+    round_ = np.where(
+        layout.split_backward > 1,
+        np.maximum(forward - half, 0.0),
+        np.where(
+            layout.split_backward > 0, np.maximum(forward, half), (per_micro + messages) / layout.interleave
+        ),
+    )
+    waiting = (layout.pipeline - 1) * round_
+    gradients = gradient_exchange(case, e, layers * one.forward, layers * one.backward)
+    update = optimizer_time(case, e)
+    whole = micro * (slowest + messages) + waiting + gradients + update + e.host_step
+    doubling = np.log2(np.maximum(machine.gpus / machine.domain, 1.0))
+    return Step(
+        compute=micro * (layers * (kernels + launch) + extra) + e.host_step,
+        recompute=micro * layers * again,
+        tensor=micro * layers * tensor,
+        context=micro * layers * ring,
+        expert=micro * layers * expert,
+        pipeline=micro * messages,
+        data=gradients + micro * sharded,
+        bubble=waiting,
+        optimizer=update,
+        jitter=whole * e.jitter * doubling,
+    )
+
+
+def fewer(case: Case) -> Number:
+    """Whether the last stage has a layer less, for the output."""
+    stages = case.layout.pipeline * case.layout.interleave
+    return (case.model.layers % stages > 0) & ((case.model.layers + 2) % stages == 0)
+
+
+def exposed(seconds: Number, overlapped: Number, share: Number) -> Number:
+    """What is seen of a collective: all of it, or the share that overlap does not hide."""
+    return seconds * np.where(overlapped > 0, share, 1.0)
+
+
+def message_times(case: Case, e: Efficiency) -> Number:
+    """Activations to the next stage and gradients back, of one micro-batch, as far as seen."""
+    layout = case.layout
+    rows = tokens(case) / np.where(layout.sequence_parallel > 0, layout.tensor, 1.0)
+    stride = case.machine.gpus / layout.pipeline
+    there = send(2.0 * rows * case.model.hidden, stride, case.machine, e)
+    seen = exposed(2.0 * layout.interleave * there, layout.overlap_pipeline, e.pipeline_exposed)
+    return np.where(layout.pipeline > 1, seen, 0.0)
+
+
+def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Number) -> Number:
+    """Gradients summed, and weights gathered where the optimizer is sharded; once a step, as far as seen.
+
+    Gradients can hide under the last backward pass, weights under the next first forward pass.
+    """
+    layout, machine, p = case.layout, case.machine, parameters(case)
+    stride = layout.tensor * 1.0
+    ranks = case.data * layout.context
+    copies = ranks / layout.shard
+    dense, experts = p.dense + p.table, p.experts
+    apart = expert_data(case)
+    stride_experts = layout.expert * layout.expert_tensor
+    split = (layout.optimizer_shard > 1) & (layout.shard == 1)
+    g = case.training.gradient_bytes
+    sums = gather(g * dense, ranks, stride, machine, e) + gather(
+        g * experts, apart, stride_experts, machine, e
+    )
+    weights = gather(2.0 * dense, ranks, stride, machine, e) + gather(
+        2.0 * experts, apart, stride_experts, machine, e
+    )
+    weights = np.where(split, weights, 2.0 / 2.0 * sums)
+    once = np.where(layout.shard > 1, 0.0, sums + weights)
+    chunk = 1.0 / layout.interleave
+    hidden_sums = np.minimum(sums, 0.9 * backward)
+    hidden_weights = np.minimum(weights, 0.9 * forward)
+    hides = layout.overlap_data > 0
+    hidden = np.where(hides, (hidden_sums + hidden_weights) * (1 - e.data_exposed), 0.0)
+    hidden = np.where(layout.shard > 1, 0.0, hidden)
+    between = reduce(g * (dense + experts) / layout.shard, copies, stride * layout.shard, machine, e)
+    between = np.where((layout.shard > 1) & (copies > 1), between, 0.0)
+    left = np.where(hides, np.maximum(between - 0.5 * backward, e.data_exposed * between), between)
+    return once - hidden + e.overlap_slowdown * hidden + left + 0 * chunk
+
+
+def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> Number:
+    """Weights gathered layer by layer and gradients scattered, each micro-batch (ZeRO-3), as far as seen."""
+    layout, machine, p = case.layout, case.machine, parameters(case)
+    weights = 2.0 * (p.dense + p.experts) / layers / layout.gathers
+    there = layout.gathers * gather(weights, layout.shard, layout.tensor * 1.0, machine, e)
+    sums = layout.gathers * gather(
+        case.training.gradient_bytes / 2.0 * weights, layout.shard, layout.tensor * 1.0, machine, e
+    )
+    again = np.where(layout.keep_gathered > 0, 0.0, there)
+    forward, backward = one.forward, one.backward + layout.recompute * one.forward
+    seen = np.maximum(there - forward, e.data_exposed * there) + np.maximum(
+        again + sums - backward, e.data_exposed * (again + sums)
+    )
+    total = 2 * there + sums
+    slowed = e.overlap_slowdown * np.maximum(total - seen, 0.0)
+    sequential = there + again + sums
+    each = np.where(layout.overlap_data > 0, seen + slowed, sequential)
+    times = np.where(layout.gather_once > 0, 1.0 / case.micro_batches, 1.0)
+    return np.where(layout.shard > 1, layers * each * times, 0.0)
+
+
+def optimizer_time(case: Case, e: Efficiency) -> Number:
+    """Adam on float32: gradient, weight and two moments read, three written, and the 16-bit weight."""
+    _, gradients, optimizer = held(case)
+    norm = case.training.gradient_bytes * 2.0 * gradients
+    return moved(30.0 * optimizer + norm, case.machine, e)

@@ -1,0 +1,309 @@
+"""
+Forecasts beside published runs, misses first.
+
+    python validation/runs.py                    # every group: error, worst rows
+    python validation/runs.py --held-out         # constants fitted anew without each group in turn
+    python validation/runs.py --fit              # fit them to all, and write the catalogue's efficiency.toml
+    python validation/runs.py --calculon DIR     # Calculon's error beside ours, where it can express a row
+
+Errors are of step times, |forecast / measured - 1|. "Held out" means that the constants come from all other
+publishers' runs; a publisher's rows are never split.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from published import Published, published_runs
+
+from colossi.errors import SpecError
+from colossi.plan.case import Case, stack
+from colossi.plan.efficiency import Architecture, Efficiency, Fitted, published
+from colossi.plan.memory import memory
+from colossi.plan.step import step
+from colossi.plan.translate import case_of, hardware_of
+from colossi.spec import build_spec
+
+CATALOGUE = Path(__file__).parents[1] / "src/colossi/spec/catalogue/efficiency.toml"
+Array = NDArray[np.float64]
+
+NAMES = tuple(field.name for field in fields(Efficiency))
+# Bounds that physics or the definition sets; all else may be within six times its starting value.
+BOUNDS = {
+    "product_wave": (0.05, 1.0),
+    "product_8bit": (0.5, 1.0),
+    "product_grouped": (0.85, 1.0),  # large groups: as one product, but for its launch
+    "host_layer": (1e-5, 4e-3),
+    "host_experts": (1e-5, 8e-3),
+    "grouped_8bit": (0.3, 1.0),
+    "attention_backward": (0.5, 1.1),
+    "memory_share": (0.5, 0.95),
+    "unfused_passes": (1.0, 4.0),
+    "link_share": (0.5, 1.0),
+    "nic_share": (0.5, 1.0),
+    "tensor_exposed": (0.02, 1.0),
+    "expert_exposed": (0.05, 1.0),
+    "pipeline_exposed": (0.02, 1.0),
+    "data_exposed": (0.01, 0.6),
+    "overlap_slowdown": (0.02, 0.6),
+    "jitter": (1e-4, 0.02),
+    "power": (0.1, 1.0),
+}
+ARCHITECTURES = ("ampere", "hopper", "blackwell")
+# Shares of the dense peak that kernels alone were measured at, which the fit may leave by a fourth. Products:
+# AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65). Attention: papers of FlashAttention-2 and -3,
+# causal (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75); cuDNN on B200 about 0.6.
+MEASURED = {
+    "ampere": Architecture(0.84, 0.60, 0.60, 400 / 312e12),
+    "hopper": Architecture(0.74, 0.62, 0.36, 700 / 989e12),
+    "blackwell": Architecture(0.62, 0.58, 0.58, 1000 / 2250e12),
+}
+SHARES = [(kind, key) for kind in ARCHITECTURES for key in ("product", "flash", "flash_2")]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All runs that can be expressed, as columns."""
+
+    runs: list[Published]
+    case: Case
+    kind: NDArray[np.int64]  # of GPU, in ARCHITECTURES
+    watts: Array  # over those that the architecture's shares are for
+    second_flash: NDArray[np.bool_]
+    seconds: Array
+    group: NDArray[np.str_]
+    refused: list[tuple[Published, str]]
+
+    @classmethod
+    def read(cls, fitted: Fitted) -> "Table":
+        runs, cases, kinds, watts, second, refused = [], [], [], [], [], []
+        for run in published_runs():
+            try:
+                spec = build_spec(run.document, run.row["id"])
+                cases.append(case_of(spec, fitted))
+            except SpecError as error:
+                refused.append((run, str(error)))
+                continue
+            device, _ = hardware_of(spec.cluster)
+            runs.append(run)
+            kinds.append(ARCHITECTURES.index(device.architecture))
+            watts.append(device.power / cases[-1].machine.peak_16 / MEASURED[device.architecture].watts)
+            assert spec.training is not None
+            second.append(spec.training.attention == "flash-2")
+        return cls(
+            runs,
+            stack(cases),
+            np.array(kinds),
+            np.array(watts),
+            np.array(second),
+            np.array([run.step_seconds for run in runs], float),
+            np.array([run.group for run in runs]),
+            refused,
+        )
+
+    def forecast(self, x: Array, rows: Any = slice(None)) -> Array:
+        """Step seconds with the constants of a vector of logarithms."""
+        fitted = unpack(x)
+        shares = np.array(
+            [
+                [getattr(fitted.architectures[k], n) for n in ("product", "flash", "flash_2")]
+                for k in ARCHITECTURES
+            ]
+        )
+        kind = self.kind[rows]
+        product = shares[kind, 0] * self.watts[rows] ** fitted.efficiency.power
+        flash = np.where(self.second_flash[rows], shares[kind, 2], shares[kind, 1])
+        case = self.case.take(rows)
+        machine = replace(case.machine, product_share=product, attention_share=flash)
+        seconds: Array = step(replace(case, machine=machine), fitted.efficiency).seconds
+        return seconds
+
+
+def pack(fitted: Fitted) -> Array:
+    """Logarithms of the constants, in one vector."""
+    shares = [getattr(fitted.architectures[kind], key) for kind, key in SHARES]
+    return np.log([*asdict(fitted.efficiency).values(), *shares])
+
+
+def unpack(x: Array) -> Fitted:
+    values = np.exp(x)
+    efficiency = Efficiency(**dict(zip(NAMES, map(float, values), strict=False)))
+    shares = dict(zip(SHARES, map(float, values[len(NAMES) :]), strict=True))
+    kinds = {
+        kind: Architecture(
+            *(shares[kind, key] for key in ("product", "flash", "flash_2")), MEASURED[kind].watts
+        )
+        for kind in ARCHITECTURES
+    }
+    return Fitted(efficiency, kinds)
+
+
+def fit(table: Table, rows: NDArray[np.int64], start: Array, evaluations: int = 60) -> Array:
+    """Constants that bring the logarithms of the ratios near to zero; large misses count by their size only.
+
+    A publisher's weight grows with the fourth root of its rows' number, less than the rows themselves.
+    """
+    from scipy.optimize import least_squares
+
+    low, high = start - np.log(6), start + np.log(6)
+    for name, (least, most) in BOUNDS.items():
+        low[NAMES.index(name)], high[NAMES.index(name)] = np.log((least, most))
+    shares = slice(len(NAMES), None)
+    low[shares], high[shares] = start[shares] - np.log(1.25), start[shares] + np.log(1.25)
+    first = np.clip(start, low + 1e-6, high - 1e-6)
+    counts = {group: np.sum(table.group[rows] == group) for group in set(table.group[rows])}
+    weight = np.array([counts[group] ** -0.25 for group in table.group[rows]])
+
+    def misses(x: Array) -> Array:
+        ratio = np.log(table.forecast(x, rows) / table.seconds[rows])
+        return np.concatenate([3 * weight * ratio, 0.04 * (x - first)])
+
+    found = least_squares(
+        misses, first, bounds=(low, high), loss="soft_l1", f_scale=0.06, max_nfev=evaluations, diff_step=1e-3
+    )
+    vector: Array = found.x
+    return vector
+
+
+def held_out(table: Table, start: Array) -> Array:
+    """Forecasts of each publisher's runs with constants from all others'."""
+    seconds = np.empty(len(table.seconds))
+    for group in dict.fromkeys(table.group):
+        rows = np.flatnonzero(table.group == group)
+        others = np.flatnonzero(table.group != group)
+        seconds[rows] = table.forecast(fit(table, others, start, 40), rows)
+    return seconds
+
+
+def score(errors: Array) -> dict[str, float]:
+    size = np.abs(errors)
+    return {
+        "rows": len(size),
+        "mean": float(size.mean()),
+        "median": float(np.median(size)),
+        "p90": float(np.quantile(size, 0.9)),
+        "worst": float(size.max()),
+        "bias": float(np.median(errors)),
+    }
+
+
+def by_group(table: Table, seconds: Array) -> dict[str, dict[str, float]]:
+    errors = seconds / table.seconds - 1
+    groups = dict.fromkeys(table.group)
+    return {group: score(errors[table.group == group]) for group in groups} | {"all": score(errors)}
+
+
+def to_toml(fitted: Fitted) -> str:
+    lines = [
+        "# Fitted by `python validation/runs.py --fit` to the runs of published_runs.csv; what each means",
+        "# is in plan/efficiency.py. CDNA 3 is not among them: shares of SemiAnalysis, December 2024.",
+        "[efficiency]",
+    ]
+    lines += [f"{name} = {value:.4g}" for name, value in asdict(fitted.efficiency).items()]
+    other = {"cdna3": Architecture(0.48, 0.35, 0.30, 750 / 1307e12)}
+    for kind, shares in (fitted.architectures | other).items():
+        lines += ["", f"[architecture.{kind}]"]
+        lines += [f"{name} = {value:.4g}" for name, value in asdict(shares).items()]
+    return "\n".join(lines) + "\n"
+
+
+def print_table(title: str, groups: dict[str, dict[str, float]]) -> None:
+    say(f"\n{title}\n{'group':18}{'rows':>5}{'mean':>8}{'median':>8}{'p90':>8}{'worst':>8}{'bias':>8}\n")
+    for group, s in groups.items():
+        say(
+            f"{group:18}{s['rows']:5.0f}{s['mean']:8.1%}{s['median']:8.1%}{s['p90']:8.1%}{s['worst']:8.1%}"
+            f"{s['bias']:+8.1%}\n"
+        )
+
+
+def worst(table: Table, seconds: Array, count: int) -> list[dict[str, Any]]:
+    errors = seconds / table.seconds - 1
+    order = np.argsort(-np.abs(np.log(seconds / table.seconds)))[:count]
+    keys = (
+        "id",
+        "model",
+        "gpu",
+        "gpus",
+        "precision",
+        "tp",
+        "pp",
+        "vpp",
+        "cp",
+        "ep",
+        "micro_batch",
+        "global_batch",
+    )
+    return [
+        {key: table.runs[i].row[key] for key in keys}
+        | {"measured": table.seconds[i], "forecast": float(seconds[i]), "error": float(errors[i])}
+        for i in order
+    ]
+
+
+def memory_errors(table: Table) -> dict[str, dict[str, float]]:
+    """Of memory, where it was measured."""
+    total = np.broadcast_to(memory(table.case).total, table.seconds.shape) / 2**30
+    found: dict[str, list[float]] = {}
+    for run, gib in zip(table.runs, total, strict=True):
+        if run.memory_gib:
+            found.setdefault(run.group, []).append(gib / run.memory_gib - 1)
+    return {group: score(np.array(errors)) for group, errors in found.items()}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Forecasts beside published runs.")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit the constants, and write the catalogue's file"
+    )
+    parser.add_argument("--held-out", action="store_true", help="also fit without each group in turn")
+    parser.add_argument("--worst", type=int, default=15, help="rows to show")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+
+    start = pack(Fitted(Efficiency(), MEASURED))
+    if chosen.fit:
+        table = Table.read(Fitted(Efficiency(), MEASURED))
+        x = fit(table, np.arange(len(table.seconds)), start)
+        CATALOGUE.write_text(to_toml(unpack(x)), encoding="utf-8")
+        published.cache_clear()
+    fitted = published()
+    table = Table.read(fitted)
+    seconds = np.array(step(table.case, fitted.efficiency).seconds)
+    result: dict[str, Any] = {
+        "groups": by_group(table, seconds),
+        "refused": [{"id": run.row["id"], "why": why} for run, why in table.refused],
+        "memory": memory_errors(table),
+        "worst": worst(table, seconds, chosen.worst),
+    }
+    if chosen.held_out:
+        result["held_out"] = by_group(table, held_out(table, start))
+    if chosen.json:
+        say(json.dumps(result) + "\n")
+        return
+    say(f"{len(table.seconds)} runs expressed, {len(table.refused)} refused\n")
+    for run, why in table.refused:
+        say(f"  {run.row['id']}: {why}\n")
+    print_table("step time: all constants fitted to all of these", result["groups"])
+    if chosen.held_out:
+        print_table("held out: constants from all other publishers", result["held_out"])
+    print_table("memory", result["memory"])
+    say("\nworst first\n")
+    for row in result["worst"]:
+        say(
+            "  "
+            + " ".join(f"{v:.3g}" if isinstance(v, float) else str(v or "-") for v in row.values())
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
