@@ -3,14 +3,17 @@
 The controller under the load of a large fleet: `PYTHONPATH=src python benchmarks/controller.py [--agents N]`.
 
 One process is the controller with its channel, as `colossi train` runs it; a second one plays the agents over
-loopback: each proves the token, sends a heartbeat every 5 s and answers Stop. No agent has workers; what is
-measured is the controller, not training.
+loopback: each proves the token, sends a heartbeat every 5 s, and answers Stop with what it has in memory. No
+agent has workers; what is measured is the controller, not training. Workers "exit", so many a minute.
 
-    used      how many of the nodes are in the run; the others stand by
-    failures  workers of used nodes that "exit", 100 a minute
+    some   64 nodes are in the run, the others stand by
+    all    all nodes are in the run: every failure stops and starts each of them
 
-Reaction: from the moment an agent sends "exited" to the moment that agent has its order to stop; and until it
-has its order to start again. Aims: under one core, and under 1 s at the 99th percentile.
+Reaction: from the moment an agent sends "exited" until it has its order to stop, and until the last node of
+the run has its order to start again. Aims: under one core, and under 1 s at the 99th percentile.
+
+A machine may not have 25,000 open files to give. So the same is done for 25,000 nodes without sockets: the
+bytes of the agents go straight into the controller's lines, and what comes back is thrown away.
 """
 
 import argparse
@@ -18,43 +21,56 @@ import asyncio
 import json
 import os
 import resource
+import select
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from colossi.channel import Message, is_proof, new_challenge, proof, token_of
+from colossi.channel import LENGTH, Channel, Message, frame, token_of
 from colossi.control.controller import Controller
 from colossi.control.detector import Heartbeats
 from colossi.control.plan import Plan
 from colossi.engines.command import Command
-from colossi.engines.line import read, write
 from colossi.ledger.run import Run
 
+FLEET = 25_000
+PER_NODE = 8
 BEAT_SECONDS = 5.0
-FAILURES_A_MINUTE = 100
-NOWHERE = "127.0.0.1:1"  # no worker ever goes there
 AIM_CORES = 1.0
+
+
+def command_of(run: Run, ledger: "object", used: int) -> Command:
+    """As `colossi train` makes it; no node is ever quarantined."""
+    plan = Plan(
+        places=used,
+        per_node=PER_NODE,
+        copy=PER_NODE,
+        shares=PER_NODE,
+        global_batch=PER_NODE * used,
+        steps=10**9,
+        strikes=None,
+    )
+    lost = Heartbeats(3 * BEAT_SECONDS)
+    return Command(run, ledger, Controller(plan), per_node=PER_NODE, copy_ranks=PER_NODE, _heartbeats=lost)
 
 
 def serve(folder: Path, used: int) -> None:
     """The controller's process, until it is killed; a line on stdin asks for its CPU seconds and memory."""
     run = Run(folder)
     with run.ledger() as ledger:
-        plan = Plan(
-            places=used, per_node=8, copy=8, shares=8, global_batch=8 * used, steps=10**9, strikes=None
-        )
-        lost = Heartbeats(3 * BEAT_SECONDS)
-        command = Command(run, ledger, Controller(plan), per_node=8, copy_ranks=8, _heartbeats=lost)
+        command = command_of(run, ledger, used)
 
         def answer() -> None:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             here = {
                 "agents": len(command.agents),
                 "cpu": usage.ru_utime + usage.ru_stime,
+                "system": usage.ru_stime,
                 "mib": usage.ru_maxrss / 1024,
             }
             print(json.dumps(here), flush=True)
@@ -65,141 +81,207 @@ def serve(folder: Path, used: int) -> None:
             )
             await command.serve()
 
+        if os.environ.get("PROFILE"):
+            import cProfile, threading, signal
+            profile = cProfile.Profile()
+            def dump(*_):
+                profile.disable()
+                import pstats
+                pstats.Stats(profile, stream=open(os.environ["PROFILE"], "w")).sort_stats("tottime").print_stats(40)
+                os._exit(0)
+            signal.signal(signal.SIGTERM, dump)
+            signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
         asyncio.run(main())
 
 
-class Peers:
-    """All agents, in one event loop."""
+def hello_of(number: int) -> Message:
+    """What an agent says first; each has an address of its own for snapshots."""
+    return {
+        "node": f"node-{number:05}",
+        "rack": f"rack-{number // 100}",
+        "pid": 0,
+        "incarnation": 0,
+        "held": [],
+        "store": "127.0.0.1:1",
+        "data": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:1",
+    }
 
-    def __init__(self, folder: Path) -> None:
-        self.token = token_of(folder)
-        self.address = json.loads((folder / "controller.json").read_text())["address"]
-        self.writers: dict[str, asyncio.StreamWriter] = {}
+
+OLD = bool(os.environ.get("OLD"))
+
+
+class Told:
+    """What the agents of a fleet have been told, and what they hold."""
+
+    def __init__(self) -> None:
         self.incarnation = 0
-        self.places: dict[int, str] = {}  # first rank -> node
-        self.first_of: dict[str, int] = {}
-        self.sent: dict[str, float] = {}
+        self.told = 0  # so many have been told to start it
+        self.first: dict[int, int] = {}  # agent -> the first rank of its place
+        self.agent_of: dict[int, int] = {}
+        self.ward: dict[str, int] = {}  # address for snapshots -> the first rank of the place it is buddy of
+
+    def start(self, agent: int, order: Message) -> None:
+        if order["incarnation"] != self.incarnation:
+            self.incarnation, self.told = order["incarnation"], 0
+        self.told += 1
+        self.first[agent] = order["first"]
+        self.agent_of[order["first"]] = agent
+        self.ward[order["buddy"]] = order["first"]
+
+    def stopped(self, agent: int, incarnation: int) -> bytes:
+        """Each incarnation does one step; a node has two steps of its own ranks and two of its buddy's."""
+        if agent not in self.first:
+            firsts = []
+        else:
+            firsts = [self.first[agent], self.ward[hello_of(agent)["data"]]]
+        ranks = PER_NODE * len(self.first)
+        held = [
+            [step, ranks, first, step, PER_NODE]
+            for first in firsts
+            for step in (incarnation - 1, incarnation)
+            if step
+        ]
+        if OLD:
+            held = [[a, b, c + i, d] for a, b, c, d, n in held for i in range(n)]
+        return frame({"say": "stopped", "incarnation": incarnation, "held": held, "store": "127.0.0.1:1"})
+
+    def step(self) -> bytes:
+        """Of rank 0."""
+        n = self.incarnation
+        return frame({"say": "step", "rank": 0, "incarnation": n, "step": n, "busy": []})
+
+    def exited(self, rank: int) -> bytes:
+        """A worker that was killed."""
+        why = "killed by SIGKILL"
+        return frame({"say": "exited", "rank": rank, "incarnation": self.incarnation, "why": why})
+
+
+class Peers:
+    """All agents, in one thread."""
+
+    def __init__(self, folder: Path, agents: int, used: int) -> None:
+        address = json.loads((folder / "controller.json").read_text())["address"]
+        token = token_of(folder)
+        self.used, self.told = used, Told()
+        self.sent: dict[int, float] = {}  # agents that failed, and when
+        self.failed: list[tuple[int, float]] = []  # incarnation, when
         self.stops: list[float] = []
         self.starts: list[float] = []
+        self.channels: list[Channel] = []
+        self.agents: dict[int, int] = {}  # file descriptor -> agent
+        self.rest: dict[int, bytes] = {}  # of an agent's next message
+        self.poll = select.epoll()
+        self.begun, self.beaten = time.monotonic(), 0
+        with ThreadPoolExecutor(8) as threads:
+            for first in range(0, agents, 200):
+                some = range(first, min(first + 200, agents))
+                for channel in threads.map(
+                    lambda n: Channel.connect(address, token, hello_of(n), 60.0), some
+                ):
+                    self.agents[channel.socket.fileno()] = len(self.channels)
+                    self.channels.append(channel)
+                    self.poll.register(channel.socket.fileno(), select.EPOLLIN)
+                self.live(time.monotonic() + 0.001)
 
-    async def come(self, node: str) -> None:
-        host, _, port = self.address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        challenge = new_challenge()
-        hello = {
-            "node": node,
-            "rack": node[:-2],
-            "pid": 0,
-            "incarnation": 0,
-            "held": [],
-            "challenge": challenge,
-        }
-        write(writer, hello | {"store": "127.0.0.1:1", "data": "127.0.0.1:1"})
-        asked = await read(reader)
-        assert is_proof(self.token, "server", challenge, asked["proof"])
-        write(writer, {"proof": proof(self.token, "client", asked["challenge"])})
-        assert await read(reader) == {"welcome": True}
-        self.writers[node] = writer
-        asyncio.get_running_loop().create_task(self.live(node, reader, writer))
+    def live(self, until: float) -> None:
+        """Beat and answer, until then."""
+        beat, agents = frame({"say": "beat"}), len(self.channels)
+        while (now := time.monotonic()) < until:
+            due = int((now - self.begun) / BEAT_SECONDS * agents)
+            for number in range(self.beaten, due):
+                self.channels[number % agents].socket.send(beat)
+            self.beaten = due
+            for descriptor, _ in self.poll.poll(min(0.01, until - now)):
+                agent = self.agents[descriptor]
+                self.heard(agent, self.rest.pop(agent, b"") + os.read(descriptor, 1 << 16))
 
-    async def live(self, node: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        beating = asyncio.get_running_loop().create_task(self.beat(node, writer))
-        try:
-            while True:
-                self.heard(node, writer, await read(reader))
-        except (EOFError, OSError):
-            beating.cancel()
+    def heard(self, agent: int, data: bytes) -> None:
+        at = 0
+        while len(data) >= at + LENGTH.size:
+            end = at + LENGTH.size + LENGTH.unpack_from(data, at)[0]
+            if len(data) < end:
+                break
+            self.order(agent, json.loads(data[at + LENGTH.size : end]))
+            at = end
+        if at < len(data):
+            self.rest[agent] = data[at:]
 
-    async def beat(self, node: str, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(BEAT_SECONDS * (hash(node) % 1000) / 1000)
-        while True:
-            write(writer, {"say": "beat"})
-            await asyncio.sleep(BEAT_SECONDS)
-
-    def heard(self, node: str, writer: asyncio.StreamWriter, order: Message) -> None:
-        now = time.monotonic()
-        if order["do"] == "start":
-            self.incarnation = order["incarnation"]
-            self.places[order["first"]], self.first_of[node] = node, order["first"]
-            if node in self.sent:
-                self.starts.append(now - self.sent.pop(node))
+    def order(self, agent: int, order: Message) -> None:
+        line = self.channels[agent].socket
+        if order["do"] == "stop":
+            if agent in self.sent:
+                self.stops.append(time.monotonic() - self.sent.pop(agent))
+            line.send(self.told.stopped(agent, order["incarnation"]))
+        elif order["do"] == "start":
+            self.told.start(agent, order)
             if order["first"] == 0:
-                step = {
-                    "say": "step",
-                    "rank": 0,
-                    "incarnation": self.incarnation,
-                    "step": self.incarnation,
-                    "busy": [],
-                }
-                write(writer, step)
-        elif order["do"] == "stop":
-            if node in self.sent:
-                self.stops.append(now - self.sent[node])
-            held = [
-                [order["incarnation"], 8 * len(self.places), rank, order["incarnation"]]
-                for rank in self.ranks(node)
-            ]
-            write(
-                writer,
-                {"say": "stopped", "incarnation": order["incarnation"], "held": held, "store": "127.0.0.1:1"},
-            )
+                line.send(self.told.step())
+            if self.told.told == self.used:
+                now = time.monotonic()
+                over = [failure for failure in self.failed if failure[0] < self.told.incarnation]
+                self.starts += [now - sent for _, sent in over]
+                self.failed = [failure for failure in self.failed if failure not in over]
 
-    def ranks(self, node: str) -> Sequence[int]:
-        """Of a node, by the place that it was last given."""
-        first = self.first_of.get(node)
-        return range(first, first + 8) if first is not None else ()
-
-    def fail(self, node: str, rank: int) -> None:
-        self.sent[node] = time.monotonic()
-        message = {"say": "exited", "rank": rank, "incarnation": self.incarnation, "why": "killed by SIGKILL"}
-        write(self.writers[node], message)
+    def fail(self, first: int) -> None:
+        """A worker of the node at a place, in the incarnation that the node knows."""
+        agent = self.told.agent_of[first]
+        self.sent[agent] = time.monotonic()
+        self.failed.append((self.told.incarnation, self.sent[agent]))
+        self.channels[agent].socket.send(self.told.exited(first))
 
 
-def ask(server: "subprocess.Popen[str]") -> dict[str, float]:
+def ask(server: "subprocess.Popen[str]", peers: Peers) -> dict[str, float]:
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write("\n")
     server.stdin.flush()
+    while not select.select([server.stdout], [], [], 0)[0]:
+        peers.live(time.monotonic() + 0.05)
     return dict(json.loads(server.stdout.readline()))
 
 
-async def measure(
-    folder: Path, server: "subprocess.Popen[str]", agents: int, used: int, seconds: float, failures: int
+def measure(
+    folder: Path, server: "subprocess.Popen[str]", agents: int, used: int, failures: int, a_minute: float
 ) -> dict[str, float]:
-    peers = Peers(folder)
     start = time.monotonic()
-    for first in range(0, agents, 200):
-        await asyncio.gather(*(peers.come(f"node-{n:05}") for n in range(first, min(first + 200, agents))))
+    peers = Peers(folder, agents, used)
     joined = time.monotonic() - start
-    while len(peers.places) < used:
-        await asyncio.sleep(0.1)
-    await asyncio.sleep(2)
-    before, begun = ask(server), time.monotonic()
-    pause = 60.0 / FAILURES_A_MINUTE if failures > 1 else 0.0
+    while peers.told.told < used:
+        peers.live(time.monotonic() + 0.1)
+    peers.live(time.monotonic() + 2)
+    if os.environ.get("PROFILE"):
+        server.send_signal(10)
+    before, begun = ask(server, peers), time.monotonic()
     for number in range(failures):
-        due = begun + number * pause
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        first = 8 * (number * 7 % used)
-        peers.fail(peers.places[first], first)
-    while len(peers.starts) < failures and time.monotonic() - begun < seconds + 60:
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(max(0.0, begun + seconds - time.monotonic()))
-    after, elapsed = ask(server), time.monotonic() - begun
+        peers.live(begun + number * 60 / a_minute)
+        while peers.failed:  # in a run that goes on
+            peers.live(time.monotonic() + 0.01)
+        peers.fail(PER_NODE * (number * 7 % used))
+    while peers.failed and time.monotonic() < begun + 600:
+        peers.live(time.monotonic() + 0.01)
+    peers.live(begun + failures * 60 / a_minute)
+    after, elapsed = ask(server, peers), time.monotonic() - begun
+    if os.environ.get("PROFILE"):
+        server.terminate()
+        server.wait()
     stops, starts = sorted(peers.stops), sorted(peers.starts)
     return {
         "agents": after["agents"],
         "used": used,
         "joined_seconds": joined,
         "failures": len(starts),
+        "a_minute": failures / elapsed * 60,
         "cores": (after["cpu"] - before["cpu"]) / elapsed,
+        "cpu_per_failure": (after["cpu"] - before["cpu"]) / failures,
+        "system_per_failure": (after["system"] - before["system"]) / failures,
         "mib": after["mib"],
-        "stop_median": statistics.median(stops) if stops else float("nan"),
-        "stop_p99": stops[int(0.99 * (len(stops) - 1))] if stops else float("nan"),
-        "start_median": statistics.median(starts) if starts else float("nan"),
-        "start_p99": starts[int(0.99 * (len(starts) - 1))] if starts else float("nan"),
+        "stop_median": statistics.median(stops),
+        "stop_p99": stops[int(0.99 * (len(stops) - 1))],
+        "start_median": statistics.median(starts),
+        "start_p99": starts[int(0.99 * (len(starts) - 1))],
     }
 
 
-def one(agents: int, used: int, seconds: float, failures: int) -> dict[str, float]:
+def one(agents: int, used: int, failures: int, a_minute: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "checkpoints").mkdir()
@@ -213,7 +295,7 @@ def one(agents: int, used: int, seconds: float, failures: int) -> dict[str, floa
         try:
             while not (folder / "controller.json").exists():
                 time.sleep(0.05)
-            return asyncio.run(measure(folder, server, agents, used, seconds, failures))
+            return measure(folder, server, agents, used, failures, a_minute)
         finally:
             server.kill()
             server.wait()
@@ -231,28 +313,20 @@ def open_files(wanted: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--agents", type=int, default=25_000)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--agents", type=int, default=FLEET)
+    parser.add_argument("--used", type=int)
+    parser.add_argument("--failures", type=int, default=30)
+    parser.add_argument("--a-minute", type=float, default=100.0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", type=Path)
-    parser.add_argument("--used", type=int, default=64)
     given = parser.parse_args()
     limit = open_files(given.agents + 500)
     if given.serve:
         serve(given.serve, given.used)
         return
     agents = min(given.agents, limit - 200)
-    many = round(FAILURES_A_MINUTE * given.seconds / 60)
-    rows = [one(agents, min(given.used, agents), given.seconds, many), one(agents, agents, 5.0, 1)]
-    if given.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        print(f"{row['agents']:,.0f} agents, {row['used']:,.0f} in the run, {row['failures']:.0f} failures:")
-        print(f"  all joined in {row['joined_seconds']:.1f} s; {row['mib']:.0f} MiB")
-        print(f"  {row['cores']:.2f} cores (aim < {AIM_CORES:g})")
-        print(f"  told to stop: median {row['stop_median']:.3f} s, p99 {row['stop_p99']:.3f} s (aim < 1)")
-        print(f"  told to start: median {row['start_median']:.3f} s, p99 {row['start_p99']:.3f} s")
+    row = one(agents, min(given.used or agents, agents), given.failures, given.a_minute)
+    print(json.dumps(row, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ forgotten.
 """
 
 from bisect import bisect_right
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from colossi.control.events import Held, Snapshot
 
 Key = tuple[int, int, int]  # world, step, and the incarnation where its course is not known, else 0
+Block = tuple[int, int]  # the first rank, how many
 _COURSE = 64  # incarnations that are told apart
 
 
@@ -23,12 +24,20 @@ class Whole:
 
     world: int
     step: int
-    holders: Mapping[int, Sequence[str]]  # rank -> nodes
+    holders: Mapping[Block, Sequence[str]]  # nodes; blocks may overlap
+
+    def by_rank(self) -> dict[int, tuple[str, ...]]:
+        """The nodes that hold each rank's."""
+        found: dict[int, tuple[str, ...]] = {}
+        for (first, ranks), nodes in self.holders.items():
+            for rank in range(first, first + ranks):
+                found[rank] = (*found.get(rank, ()), *nodes)
+        return found
 
 
 @dataclass(slots=True)
 class Memory:
-    """Snapshots by node, and by step and rank.
+    """Snapshots by node, and by step and block of ranks.
 
     The course is a staircase: an incarnation that began from a step voids what those before it did after it.
     """
@@ -37,37 +46,29 @@ class Memory:
     course: list[tuple[int, int]] = field(default_factory=list)  # incarnation, where it began; rising
     oldest: int = 0  # of the incarnations whose course is known
     held: dict[str, Held] = field(default_factory=dict)
-    _holders: dict[Key, dict[int, tuple[str, ...]]] = field(default_factory=dict)
+    _holders: dict[Key, dict[Block, tuple[str, ...]]] = field(default_factory=dict)
 
     def put(self, node: str, held: Held) -> None:
         """Take a node's word for what is in its memory now."""
         self.forget(node)
-        alike: dict[Key, dict[int, tuple[str, ...]]] = {}  # a node holds many ranks of the same few steps,
-        together: dict[tuple[str, ...], tuple[str, ...]] = {}  # which the same few nodes hold
-        for incarnation, world, rank, step in held:
-            of_rank = alike.get((incarnation, world, step))
-            if of_rank is None:
-                key = self._key(incarnation, world, step)
-                of_rank = alike[incarnation, world, step] = self._holders.setdefault(key, {}) if key else {}
-            if 0 <= rank < world:
-                others = of_rank.get(rank, ())
-                all_of_them = together.get(others)
-                if all_of_them is None:
-                    all_of_them = together[others] = (*others, node)
-                of_rank[rank] = all_of_them
+        for incarnation, world, rank, step, ranks in held:
+            key = self._key(incarnation, world, step)
+            if key and 0 <= rank < rank + ranks <= world:
+                of_block = self._holders.setdefault(key, {})
+                of_block[rank, ranks] = (*of_block.get((rank, ranks), ()), node)
         if held:
             self.held[node] = held
 
     def forget(self, node: str) -> None:
         """The node is lost, or its memory is not to be trusted."""
-        for incarnation, world, rank, step in self.held.pop(node, ()):
+        for incarnation, world, rank, step, ranks in self.held.pop(node, ()):
             key = self._key(incarnation, world, step)
-            of_rank = self._holders.get(key, {}) if key else {}
-            left = tuple(other for other in of_rank.get(rank, ()) if other != node)
+            of_block = self._holders.get(key, {}) if key else {}
+            left = tuple(other for other in of_block.get((rank, ranks), ()) if other != node)
             if left:
-                of_rank[rank] = left
+                of_block[rank, ranks] = left
             else:
-                of_rank.pop(rank, None)
+                of_block.pop((rank, ranks), None)
 
     def begin(self, incarnation: int, restored: int, writers: Container[str]) -> None:
         """An incarnation begins from a step (DISK makes all void), on nodes that will write anew."""
@@ -89,8 +90,8 @@ class Memory:
         """The newest step that is whole, none above the trusted one; of this world rather than of another."""
         whole = [
             key
-            for key, of_rank in self._holders.items()
-            if len(of_rank) == key[0] and (trusted is None or key[1] <= trusted)
+            for key, of_block in self._holders.items()
+            if (trusted is None or key[1] <= trusted) and _cover(of_block, key[0])
         ]
         if not self.current:  # nothing is known of what came after what, but that the last one is right
             whole = [key for key in whole if key[2] == self._last_era]
@@ -131,3 +132,14 @@ class Memory:
         for node, held in state["held"].items():
             memory.put(node, tuple(Snapshot(*snapshot) for snapshot in held))
         return memory
+
+
+def _cover(blocks: Iterable[Block], world: int) -> bool:
+    """Whether they have every rank of it."""
+    end = 0
+    for first, ranks in sorted(blocks):
+        if first > end:
+            return False
+        if first + ranks > end:
+            end = first + ranks
+    return end >= world
