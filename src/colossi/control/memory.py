@@ -37,7 +37,7 @@ class Whole:
 
 @dataclass(slots=True)
 class Memory:
-    """Snapshots by node, and by step and block of ranks.
+    """What each node holds.
 
     The course is a staircase: an incarnation that began from a step voids what those before it did after it.
     """
@@ -45,35 +45,25 @@ class Memory:
     current: int = 0  # the incarnation that runs, or ran last; 0 while nothing has been begun
     course: list[tuple[int, int]] = field(default_factory=list)  # incarnation, where it began; rising
     oldest: int = 0  # of the incarnations whose course is known
+    last_era: int = 0  # the highest incarnation that was told of before anything was begun
     held: dict[str, Held] = field(default_factory=dict)
-    _holders: dict[Key, dict[Block, tuple[str, ...]]] = field(default_factory=dict)
 
     def put(self, node: str, held: Held) -> None:
         """Take a node's word for what is in its memory now."""
         self.forget(node)
-        for incarnation, world, rank, step, ranks in held:
-            key = self._key(incarnation, world, step)
-            if key and 0 <= rank < rank + ranks <= world:
-                of_block = self._holders.setdefault(key, {})
-                of_block[rank, ranks] = (*of_block.get((rank, ranks), ()), node)
         if held:
             self.held[node] = held
+        if not self.current:
+            self.last_era = max(self.last_era, *(snapshot.incarnation for snapshot in held), 0)
 
     def forget(self, node: str) -> None:
         """The node is lost, or its memory is not to be trusted."""
-        for incarnation, world, rank, step, ranks in self.held.pop(node, ()):
-            key = self._key(incarnation, world, step)
-            of_block = self._holders.get(key, {}) if key else {}
-            left = tuple(other for other in of_block.get((rank, ranks), ()) if other != node)
-            if left:
-                of_block[rank, ranks] = left
-            else:
-                of_block.pop((rank, ranks), None)
+        self.held.pop(node, None)
 
     def begin(self, incarnation: int, restored: int, writers: Container[str]) -> None:
         """An incarnation begins from a step (DISK makes all void), on nodes that will write anew."""
         if not self.current:
-            self.oldest = self.oldest or self._last_era
+            self.oldest = self.oldest or self.last_era
         while self.course and self.course[-1][1] >= restored:
             self.course.pop()
         self.course.append((incarnation, restored))
@@ -81,28 +71,40 @@ class Memory:
             # What is so old is in nobody's memory: let the second count as the first, which is stricter.
             self.course[:2] = [(self.course[1][0], self.course[0][1])]
         self.current = incarnation
-        kept = {node: held for node, held in self.held.items() if node not in writers}
-        self.held, self._holders = {}, {}
-        for node, held in kept.items():
-            self.put(node, held)
+        self.held = {node: held for node, held in self.held.items() if node not in writers}
 
     def newest(self, trusted: int | None, world: int) -> Whole | None:
         """The newest step that is whole, none above the trusted one; of this world rather than of another."""
+        holders = self._holders()
         whole = [
             key
-            for key, of_block in self._holders.items()
+            for key, of_block in holders.items()
             if (trusted is None or key[1] <= trusted) and _cover(of_block, key[0])
         ]
         if not self.current:  # nothing is known of what came after what, but that the last one is right
-            whole = [key for key in whole if key[2] == self._last_era]
+            whole = [key for key in whole if key[2] == self.last_era]
         best = max(whole, key=lambda key: (key[1], key[0] == world, key[0]), default=None)
         if best is None:
             return None
-        return Whole(world=best[0], step=best[1], holders=self._holders[best])
+        return Whole(world=best[0], step=best[1], holders=holders[best])
 
-    @property
-    def _last_era(self) -> int:
-        return max((key[2] for key in self._holders), default=0)
+    def _holders(self) -> dict[Key, dict[Block, list[str]]]:
+        """Of what is on the present course. A loop over all nodes, so nothing is called for most of them."""
+        holders: dict[Key, dict[Block, list[str]]] = {}
+        alike: dict[tuple[int, int, int], dict[Block, list[str]]] = {}  # most nodes hold the same few steps
+        for node, held in self.held.items():
+            for incarnation, world, rank, step, ranks in held:
+                known = incarnation, world, step
+                if known not in alike:
+                    key = self._key(incarnation, world, step)
+                    alike[known] = holders.setdefault(key, {}) if key else {}
+                if 0 <= rank < rank + ranks <= world:
+                    of_block, block = alike[known], (rank, ranks)
+                    if block in of_block:
+                        of_block[block] += [node]
+                    else:
+                        of_block[block] = [node]
+        return holders
 
     def _key(self, incarnation: int, world: int, step: int) -> Key | None:
         """Under what such snapshots are counted; None if they are not on the present course."""
@@ -121,6 +123,7 @@ class Memory:
             "current": self.current,
             "course": [list(begun) for begun in self.course],
             "oldest": self.oldest,
+            "last_era": self.last_era,
             "held": {node: [list(snapshot) for snapshot in held] for node, held in self.held.items()},
         }
 
@@ -128,7 +131,7 @@ class Memory:
     def from_state(cls, state: Mapping[str, Any]) -> "Memory":
         """What `state` told."""
         course = [(begun, step) for begun, step in state["course"]]
-        memory = cls(current=state["current"], course=course, oldest=state["oldest"])
+        memory = cls(state["current"], course, state["oldest"], state["last_era"])
         for node, held in state["held"].items():
             memory.put(node, tuple(Snapshot(*snapshot) for snapshot in held))
         return memory

@@ -6,6 +6,7 @@ somebody has gone silent; every decision is the controller's. An engine only bri
 """
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -27,6 +28,7 @@ from colossi.ledger.store import Ledger
 
 BEAT = frame({"do": "beat"})
 TICK_SECONDS = 0.1
+GARBAGE = 10_000  # new objects before Python looks for garbage; at its 700 that takes a quarter of a restart
 GOODBYE_SECONDS = 5.0  # for the last word to reach who still listens
 GATHER_SECONDS = 1.0  # for the fingerprints of all ranks, once one has spoken
 SILENT_NODE_SECONDS = 5.0  # an agent that says nothing for so long is lost; it stops its workers before that
@@ -62,6 +64,7 @@ class Command:
 
     async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
         """Until the run is finished, stopped or given up; `watch` is called ten times a second."""
+        gc.set_threshold(GARBAGE)
         self._token = token_of(self.run.folder)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._meet, self.host, 0, backlog=1024)

@@ -30,8 +30,10 @@ class Listener(Protocol):
         """Somebody who did not prove anything."""
 
 
-class Line(asyncio.Protocol):
+class Line(asyncio.BufferedProtocol):
     """To one peer; `node` is "" until it has proved to be an agent of this run."""
+
+    _incoming = memoryview(bytearray(1 << 16))  # of all lines, as it is emptied at once
 
     def __init__(self, token: bytes, listener: Listener) -> None:
         self.node = self.rack = self.store = self.data = ""
@@ -59,9 +61,13 @@ class Line(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._late = loop.call_later(HANDSHAKE_SECONDS, self._refuse, "it did not prove who it is in time")
 
-    def data_received(self, data: bytes) -> None:
-        """Some bytes: of one message or of several."""
-        self._buffer += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many have come: of one message or of several."""
+        self._buffer += self._incoming[:nbytes]
         while len(self._buffer) >= LENGTH.size and not self._transport.is_closing():
             try:
                 end = LENGTH.size + length_of(self._buffer[: LENGTH.size])
@@ -118,4 +124,4 @@ class Line(asyncio.Protocol):
 
 def held(message: Message) -> events.Held:
     """The snapshots that an agent says it has."""
-    return tuple(events.Snapshot(*each) for each in message["held"])
+    return tuple(map(events.Snapshot._make, message["held"]))
