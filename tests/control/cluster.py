@@ -372,6 +372,7 @@ class Cluster:
             replicate=start.replicate,
             quarantined=self.quarantined,
             strikes=run.fleet.strikes,
+            corruptions=run.fleet.corruptions,
             step=self.heard,
             suspicion=self.suspicion,
             restored=start.restore,

@@ -246,6 +246,8 @@ class Command:
         if kind == "corrupted":
             self._fault(f"copies of the weights differ after step {step}", "", None, 0.0)
             agreed = step - self.snapshot_every  # the one before had been compared
+            by_rank = {str(rank): list(both) for rank, both in sorted(fingerprints.items())}
+            self.record("suspected", step, agreed=agreed, fingerprints=by_rank)
             self.hear(
                 events.CorruptionSuspected(
                     incarnation=incarnation, step=step, fingerprints=fingerprints, agreed=agreed
