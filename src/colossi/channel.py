@@ -159,7 +159,7 @@ def frame_with(common: bytes, own: Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def length_of(head: bytes) -> int:
+def length_of(head: bytes | bytearray) -> int:
     """The bytes that follow the first LENGTH.size of a frame; a ValueError if it can be none of ours."""
     (length,) = LENGTH.unpack(head)
     if length > LARGEST:

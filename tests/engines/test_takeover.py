@@ -8,7 +8,14 @@ import pytest
 
 from colossi.control.actions import Action, Distrust, Note, Quarantine, Start
 from colossi.control.controller import Controller
-from colossi.control.events import FingerprintsTaken, NodeJoined, NodeStopped, Snapshot, StepDone, WorkerExited
+from colossi.control.events import (
+    FingerprintsTaken,
+    NodeJoined,
+    NodeStopped,
+    Snapshot,
+    StepDone,
+    WorkerExited,
+)
 from colossi.engines.chaos import Chaos
 from colossi.engines.takeover import controller_of
 from colossi.ledger.events import JSON, Event
@@ -35,9 +42,7 @@ def spec(tmp_path: Path) -> Spec:
 def note(
     ledger: Ledger, kind: str, incarnation: int, step: int | None = None, ago: float = 0.0, **data: JSON
 ) -> None:
-    ledger.append(
-        Event(time=time.time() - ago, kind=kind, incarnation=incarnation, step=step, data=data)
-    )
+    ledger.append(Event(time=time.time() - ago, kind=kind, incarnation=incarnation, step=step, data=data))
 
 
 def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0) -> None:

@@ -30,7 +30,9 @@ def choose(memory: Memory, world: World, per_node: int, trusted: int | None, sav
         return Restore(whole.step, {}, {rank: nodes[0] for rank, nodes in sorted(whole.by_rank().items())})
     at_home = whole.holders.get
     strangers = [
-        place for place, node in enumerate(world.nodes) if node not in at_home((place * per_node, per_node), ())
+        place
+        for place, node in enumerate(world.nodes)
+        if node not in at_home((place * per_node, per_node), ())
     ]
     holders = whole.by_rank() if strangers else {}
     fetch = {

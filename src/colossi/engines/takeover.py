@@ -90,8 +90,8 @@ def controller_of(
 def strikes_of(history: Sequence[Event], offset: float) -> dict[str, list[float]]:
     """When each node failed, on the controller's clock, which is so much [s] ahead of the ledger's.
 
-    By losing a worker, by going while it was in the run, by being so slow that it was replaced and checked, by
-    a wrong result.
+    By losing a worker, by going while it was in the run, by being so slow that it was replaced and checked,
+    or by a wrong result.
     """
     strikes: dict[str, list[float]] = {}
     nodes: Sequence[str] = ()
