@@ -148,7 +148,18 @@ def frame(message: Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def length_of(head: bytes) -> int:
+def opened(message: Message) -> bytes:
+    """What many messages have in common, encoded once; it must have a field."""
+    return json.dumps(message).encode()[:-1]
+
+
+def frame_with(common: bytes, own: Message) -> bytes:
+    """The message with all fields of an `opened` one and its own, which must be others, as it is sent."""
+    body = common + b", " + json.dumps(own).encode()[1:]
+    return LENGTH.pack(len(body)) + body
+
+
+def length_of(head: bytes | bytearray) -> int:
     """The bytes that follow the first LENGTH.size of a frame; a ValueError if it can be none of ours."""
     (length,) = LENGTH.unpack(head)
     if length > LARGEST:
@@ -158,7 +169,7 @@ def length_of(head: bytes) -> int:
 
 def message_of(body: bytes | bytearray) -> Message:
     """What follows; a ValueError if it is no message."""
-    message = json.loads(body)
+    message = json.loads(body.decode())
     if not isinstance(message, dict):
         raise ValueError("a message is a JSON object")
     return message

@@ -65,9 +65,17 @@ class Node:
     outbox: deque[Event] = field(default_factory=deque)
 
     def held(self) -> Held:
-        return tuple(
-            Snapshot(origin, world, rank, step) for (world, rank, step), origin in self.memory.items()
-        )
+        """Every other node tells neighbours together, so that blocks of all kinds meet."""
+        blocks: list[Snapshot] = []
+        together = int(self.name[1:]) % 2
+        for (world, rank, step), origin in sorted(self.memory.items(), key=lambda one: (one[0][2], one[0])):
+            new = Snapshot(origin, world, rank, step)
+            for last in blocks[-1:] if together else []:
+                if last == (origin, world, rank - last.ranks, step, last.ranks):
+                    new = last._replace(ranks=last.ranks + 1)
+                    blocks.pop()
+            blocks.append(new)
+        return tuple(blocks)
 
     def keep(self, world: int, rank: int, step: int, origin: int) -> None:
         """Over the oldest that was written; another world's go when this one's slots are in use."""
@@ -372,6 +380,7 @@ class Cluster:
             replicate=start.replicate,
             quarantined=self.quarantined,
             strikes=run.fleet.strikes,
+            corruptions=run.fleet.corruptions,
             step=self.heard,
             suspicion=self.suspicion,
             restored=start.restore,

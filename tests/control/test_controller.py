@@ -25,6 +25,7 @@ from colossi.control.events import (
     NodeJoined,
     NodeLost,
     NodeStopped,
+    Snapshot,
     StepDone,
     StragglerSuspected,
     TimePassed,
@@ -171,6 +172,17 @@ def test_the_disk_is_preferred_where_it_is_newer() -> None:
     story.exited("a", 0)
     old = held(1, 4, range(4), 7)
     assert one(story.stopped(a=old, b=old), Start).restore == DISK
+
+
+def test_blocks_of_ranks_may_overlap_but_leave_no_gap() -> None:
+    """Of step 8 nobody has rank 2; of step 7 a has 0 to 2, and b 2 and 3."""
+    story = Story(PLAN, "a", "b")
+    story.step(8)
+    story.exited("a", 0)
+    a = (Snapshot(1, 4, 0, 8, ranks=2), Snapshot(1, 4, 0, 7, ranks=3))
+    b = (Snapshot(1, 4, 3, 8), Snapshot(1, 4, 2, 7, ranks=2))
+    start = one(story.stopped(a=a, b=b), Start)
+    assert (start.restore, start.fetch) == (7, {})
 
 
 def test_a_spare_of_the_same_rack_is_preferred() -> None:

@@ -89,8 +89,8 @@ def answer(controller: Controller, place: int) -> NodeStopped:
     """With two steps of its own ranks and of its ward's."""
     world, places = controller.run.ranks, len(controller.run.world)
     steps = [
-        Snapshot(controller.run.incarnation, world, (place * PER_NODE + rank) % world, step)
-        for rank in range(2 * PER_NODE)
+        Snapshot(controller.run.incarnation, world, first * PER_NODE % world, step, PER_NODE)
+        for first in (place, place + 1)
         for step in (3, 4)
     ]
     node = controller.run.world.nodes[place % places]

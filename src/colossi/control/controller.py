@@ -56,6 +56,7 @@ class Controller:
         replicate: int,
         quarantined: Iterable[str] = (),
         strikes: Mapping[str, Sequence[float]] | None = None,
+        corruptions: Mapping[str, int] | None = None,
         step: int = 0,
         restored: int = DISK,
         before: Iterable[tuple[int, int]] = (),
@@ -65,8 +66,9 @@ class Controller:
 
         `step` is the newest that this incarnation did, `restored` the one that it began from; `before` says
         from which ones those before it did (number, step), oldest first: snapshots that are older than the
-        incarnation before the first of these do not count. `suspicion` is the last one that was heard. It
-        waits for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
+        incarnation before the first of these do not count. `suspicion` is the last one that was heard;
+        `strikes` and `corruptions` say when nodes failed, and how often their results were wrong. It waits
+        for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
         """
         self = cls(plan, incarnation + 1)
         run = self.run
@@ -77,6 +79,7 @@ class Controller:
             run.exclude(node, "", readable=False)
         run.absent = run.world.survivors
         run.fleet.strikes = {node: list(times) for node, times in (strikes or {}).items()}
+        run.fleet.corruptions = dict(corruptions or {})
         for number, began in (*before, (incarnation, restored)):
             run.memory.oldest = run.memory.oldest or number - 1
             run.memory.begin(number, began, run.world)

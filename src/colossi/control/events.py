@@ -2,7 +2,8 @@
 What the controller hears: changes, never readings. Heartbeats become changes in `detector.py`.
 
 Ranks and nodes are counted as torch counts them; a node is a name. A snapshot is one rank's part of the state
-after a step, in the memory of an agent; it is `held` by the node that the rank ran on, and by its buddy.
+after a step, in the memory of an agent; it is `held` by the node that the rank ran on, and by its buddy. What
+a node holds is told by blocks of ranks, as it holds many ranks of the same few steps.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Snapshot(NamedTuple):
-    """One rank's state after a step, whole and with a right checksum in a node's memory.
+    """The state of a block of ranks after a step, whole and with right checksums in a node's memory.
 
     Step 50 of one incarnation and step 50 of another may differ (a corruption, another size of the world), so
     a snapshot keeps the incarnation and the world that it was taken in, also when it is copied elsewhere.
@@ -19,8 +20,9 @@ class Snapshot(NamedTuple):
 
     incarnation: int
     world: int  # ranks of the world that it was taken in
-    rank: int
+    rank: int  # the first of the block
     step: int
+    ranks: int = 1  # of the block
 
 
 Held = tuple[Snapshot, ...]

@@ -7,13 +7,14 @@ forgotten.
 """
 
 from bisect import bisect_right
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from colossi.control.events import Held, Snapshot
 
 Key = tuple[int, int, int]  # world, step, and the incarnation where its course is not known, else 0
+Block = tuple[int, int]  # the first rank, how many
 _COURSE = 64  # incarnations that are told apart
 
 
@@ -23,12 +24,20 @@ class Whole:
 
     world: int
     step: int
-    holders: Mapping[int, Sequence[str]]  # rank -> nodes
+    holders: Mapping[Block, Sequence[str]]  # nodes; blocks may overlap
+
+    def by_rank(self) -> dict[int, tuple[str, ...]]:
+        """The nodes that hold each rank's."""
+        found: dict[int, tuple[str, ...]] = {}
+        for (first, ranks), nodes in self.holders.items():
+            for rank in range(first, first + ranks):
+                found[rank] = (*found.get(rank, ()), *nodes)
+        return found
 
 
 @dataclass(slots=True)
 class Memory:
-    """Snapshots by node, and by step and rank.
+    """What each node holds.
 
     The course is a staircase: an incarnation that began from a step voids what those before it did after it.
     """
@@ -36,43 +45,25 @@ class Memory:
     current: int = 0  # the incarnation that runs, or ran last; 0 while nothing has been begun
     course: list[tuple[int, int]] = field(default_factory=list)  # incarnation, where it began; rising
     oldest: int = 0  # of the incarnations whose course is known
+    last_era: int = 0  # the highest incarnation that was told of before anything was begun
     held: dict[str, Held] = field(default_factory=dict)
-    _holders: dict[Key, dict[int, tuple[str, ...]]] = field(default_factory=dict)
 
     def put(self, node: str, held: Held) -> None:
         """Take a node's word for what is in its memory now."""
         self.forget(node)
-        alike: dict[Key, dict[int, tuple[str, ...]]] = {}  # a node holds many ranks of the same few steps,
-        together: dict[tuple[str, ...], tuple[str, ...]] = {}  # which the same few nodes hold
-        for incarnation, world, rank, step in held:
-            of_rank = alike.get((incarnation, world, step))
-            if of_rank is None:
-                key = self._key(incarnation, world, step)
-                of_rank = alike[incarnation, world, step] = self._holders.setdefault(key, {}) if key else {}
-            if 0 <= rank < world:
-                others = of_rank.get(rank, ())
-                all_of_them = together.get(others)
-                if all_of_them is None:
-                    all_of_them = together[others] = (*others, node)
-                of_rank[rank] = all_of_them
         if held:
             self.held[node] = held
+        if not self.current:
+            self.last_era = max(self.last_era, *(snapshot.incarnation for snapshot in held), 0)
 
     def forget(self, node: str) -> None:
         """The node is lost, or its memory is not to be trusted."""
-        for incarnation, world, rank, step in self.held.pop(node, ()):
-            key = self._key(incarnation, world, step)
-            of_rank = self._holders.get(key, {}) if key else {}
-            left = tuple(other for other in of_rank.get(rank, ()) if other != node)
-            if left:
-                of_rank[rank] = left
-            else:
-                of_rank.pop(rank, None)
+        self.held.pop(node, None)
 
     def begin(self, incarnation: int, restored: int, writers: Container[str]) -> None:
         """An incarnation begins from a step (DISK makes all void), on nodes that will write anew."""
         if not self.current:
-            self.oldest = self.oldest or self._last_era
+            self.oldest = self.oldest or self.last_era
         while self.course and self.course[-1][1] >= restored:
             self.course.pop()
         self.course.append((incarnation, restored))
@@ -80,28 +71,40 @@ class Memory:
             # What is so old is in nobody's memory: let the second count as the first, which is stricter.
             self.course[:2] = [(self.course[1][0], self.course[0][1])]
         self.current = incarnation
-        kept = {node: held for node, held in self.held.items() if node not in writers}
-        self.held, self._holders = {}, {}
-        for node, held in kept.items():
-            self.put(node, held)
+        self.held = {node: held for node, held in self.held.items() if node not in writers}
 
     def newest(self, trusted: int | None, world: int) -> Whole | None:
         """The newest step that is whole, none above the trusted one; of this world rather than of another."""
+        holders = self._holders()
         whole = [
             key
-            for key, of_rank in self._holders.items()
-            if len(of_rank) == key[0] and (trusted is None or key[1] <= trusted)
+            for key, of_block in holders.items()
+            if (trusted is None or key[1] <= trusted) and _cover(of_block, key[0])
         ]
         if not self.current:  # nothing is known of what came after what, but that the last one is right
-            whole = [key for key in whole if key[2] == self._last_era]
+            whole = [key for key in whole if key[2] == self.last_era]
         best = max(whole, key=lambda key: (key[1], key[0] == world, key[0]), default=None)
         if best is None:
             return None
-        return Whole(world=best[0], step=best[1], holders=self._holders[best])
+        return Whole(world=best[0], step=best[1], holders=holders[best])
 
-    @property
-    def _last_era(self) -> int:
-        return max((key[2] for key in self._holders), default=0)
+    def _holders(self) -> dict[Key, dict[Block, list[str]]]:
+        """Of what is on the present course. A loop over all nodes, so nothing is called for most of them."""
+        holders: dict[Key, dict[Block, list[str]]] = {}
+        alike: dict[tuple[int, int, int], dict[Block, list[str]]] = {}  # most nodes hold the same few steps
+        for node, held in self.held.items():
+            for incarnation, world, rank, step, ranks in held:
+                known = incarnation, world, step
+                if known not in alike:
+                    key = self._key(incarnation, world, step)
+                    alike[known] = holders.setdefault(key, {}) if key else {}
+                if 0 <= rank < rank + ranks <= world:
+                    of_block, block = alike[known], (rank, ranks)
+                    if block in of_block:
+                        of_block[block] += [node]
+                    else:
+                        of_block[block] = [node]
+        return holders
 
     def _key(self, incarnation: int, world: int, step: int) -> Key | None:
         """Under what such snapshots are counted; None if they are not on the present course."""
@@ -120,6 +123,7 @@ class Memory:
             "current": self.current,
             "course": [list(begun) for begun in self.course],
             "oldest": self.oldest,
+            "last_era": self.last_era,
             "held": {node: [list(snapshot) for snapshot in held] for node, held in self.held.items()},
         }
 
@@ -127,7 +131,18 @@ class Memory:
     def from_state(cls, state: Mapping[str, Any]) -> "Memory":
         """What `state` told."""
         course = [(begun, step) for begun, step in state["course"]]
-        memory = cls(current=state["current"], course=course, oldest=state["oldest"])
+        memory = cls(state["current"], course, state["oldest"], state["last_era"])
         for node, held in state["held"].items():
             memory.put(node, tuple(Snapshot(*snapshot) for snapshot in held))
         return memory
+
+
+def _cover(blocks: Iterable[Block], world: int) -> bool:
+    """Whether they have every rank of it."""
+    end = 0
+    for first, ranks in sorted(blocks):
+        if first > end:
+            return False
+        if first + ranks > end:
+            end = first + ranks
+    return end >= world

@@ -27,10 +27,18 @@ def choose(memory: Memory, world: World, per_node: int, trusted: int | None, sav
     if whole is None or saved > whole.step:
         return Restore(DISK, {}, None)
     if whole.world != ranks:
-        return Restore(whole.step, {}, {rank: whole.holders[rank][0] for rank in range(whole.world)})
-    fetch = {}
-    for place, node in enumerate(world.nodes):
-        for rank in range(place * per_node, (place + 1) * per_node):
-            if node not in whole.holders[rank]:
-                fetch[rank] = whole.holders[rank][0]
+        return Restore(whole.step, {}, {rank: nodes[0] for rank, nodes in sorted(whole.by_rank().items())})
+    at_home = whole.holders.get
+    strangers = [
+        place
+        for place, node in enumerate(world.nodes)
+        if node not in at_home((place * per_node, per_node), ())
+    ]
+    holders = whole.by_rank() if strangers else {}
+    fetch = {
+        rank: holders[rank][0]
+        for place in strangers
+        for rank in range(place * per_node, (place + 1) * per_node)
+        if world.nodes[place] not in holders[rank]
+    }
     return Restore(whole.step, fetch, None)

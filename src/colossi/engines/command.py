@@ -6,7 +6,7 @@ somebody has gone silent; every decision is the controller's. An engine only bri
 """
 
 import asyncio
-import contextlib
+import gc
 import json
 import os
 import time
@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from colossi.channel import LARGEST, Message, token_of
+from colossi.channel import Message, frame, frame_with, opened, token_of
 from colossi.control import actions, events
 from colossi.control.controller import Controller
 from colossi.control.detector import Heartbeats, Progress, Stragglers
 from colossi.engines.chaos import Chaos, Fault
-from colossi.engines.line import Line, admit, held, read
+from colossi.engines.line import Line, held
 from colossi.errors import TrainingFailed
 from colossi.files import write_whole
 from colossi.ledger.events import Event
 from colossi.ledger.run import MARKER, Run, complete, step_of
 from colossi.ledger.store import Ledger
 
+BEAT = frame({"do": "beat"})
 TICK_SECONDS = 0.1
-HANDSHAKE_SECONDS = 5.0
+GARBAGE = 10_000  # new objects before Python looks for garbage; at its 700 that takes a quarter of a restart
+GOODBYE_SECONDS = 5.0  # for the last word to reach who still listens
 GATHER_SECONDS = 1.0  # for the fingerprints of all ranks, once one has spoken
 SILENT_NODE_SECONDS = 5.0  # an agent that says nothing for so long is lost; it stops its workers before that
 
@@ -58,12 +60,14 @@ class Command:
     _last_fault: float = 0.0
     _token: bytes = b""
     _reasons: list[str] = field(default_factory=list)
-    _lines: set[asyncio.Task[None]] = field(default_factory=set)
+    _lines: set[Line] = field(default_factory=set)  # to agents, and to who has yet to prove to be one
 
     async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
         """Until the run is finished, stopped or given up; `watch` is called ten times a second."""
+        gc.set_threshold(GARBAGE)
         self._token = token_of(self.run.folder)
-        server = await asyncio.start_server(self._meet, self.host, 0, limit=LARGEST, backlog=1024)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._meet, self.host, 0, backlog=1024)
         async with server:
             address = "{}:{}".format(*server.sockets[0].getsockname()[:2])
             write_whole(
@@ -74,12 +78,12 @@ class Command:
                 await asyncio.sleep(TICK_SECONDS)
                 self._tick()
                 watch()
-            for agent in list(self.agents.values()):
-                agent.send({"do": "quit"})
-                with contextlib.suppress(OSError):
-                    await agent.writer.drain()
-                agent.writer.close()
-            await asyncio.gather(*self._lines, return_exceptions=True)
+            for agent in self.agents.values():
+                agent.send(frame({"do": "quit"}))
+            for line in self._lines:
+                line.close()
+            if self._lines:
+                await asyncio.wait([line.ended for line in self._lines], timeout=GOODBYE_SECONDS)
             (self.run.folder / "controller.json").unlink(missing_ok=True)
         watch()
         if isinstance(self.ended, actions.GiveUp):
@@ -116,7 +120,7 @@ class Command:
         now = time.monotonic()
         for node in self._heartbeats.overdue(now):
             if agent := self.agents.get(node):
-                agent.writer.close()
+                agent.close()
                 self._lost(agent, f"silent for {SILENT_NODE_SECONDS:g} s", SILENT_NODE_SECONDS)
         if stuck := self._progress.overdue(now):
             self._fault(f"no step for {stuck:.1f} s", self.places[0], None, stuck)
@@ -129,30 +133,21 @@ class Command:
 
     # --- agents -------------------------------------------------------------------------------------------
 
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection, from its first byte to its last."""
-        line = asyncio.current_task()
-        assert line is not None
+    def _meet(self) -> Line:
+        """Somebody has connected."""
+        line = Line(self._token, self)
         self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
-        try:
-            agent, hello = await asyncio.wait_for(admit(reader, writer, self._token), HANDSHAKE_SECONDS)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, TimeoutError) as error:
-            peer = writer.get_extra_info("peername")
-            self.record("refused", peer=str(peer[0]) if peer else "", why=str(error) or type(error).__name__)
-            writer.close()
-            return
-        self._joined(agent, hello)
-        with contextlib.suppress(OSError, EOFError, ValueError):
-            while True:
-                self._heard_from(agent, await read(reader))
-        if self.agents.get(agent.node) is agent and self.ended is None:
-            self._lost(agent, "its agent is gone", 0.0)
-        writer.close()
+        line.ended.add_done_callback(lambda _: self._lines.discard(line))
+        return line
 
-    def _joined(self, agent: Line, hello: Message) -> None:
+    def refused(self, peer: str, why: str) -> None:
+        """Somebody who is not of this run."""
+        self.record("refused", peer=peer, why=why)
+
+    def joined(self, agent: Line, hello: Message) -> None:
+        """An agent has come, or has come back."""
         if old := self.agents.pop(agent.node, None):  # its line broke, and it was back before we noticed
-            old.writer.close()
+            old.close()
             self.hear(events.NodeLost(node=agent.node, why="came back over a new connection"))
         self.agents[agent.node] = agent
         self._heartbeats.beat(agent.node, time.monotonic())
@@ -162,6 +157,11 @@ class Command:
                 node=agent.node, rack=agent.rack, held=held(hello), incarnation=hello["incarnation"]
             )
         )
+
+    def gone(self, agent: Line) -> None:
+        """Its connection has ended, by either side."""
+        if self.agents.get(agent.node) is agent and self.ended is None:
+            self._lost(agent, "its agent is gone", 0.0)
 
     def _lost(self, agent: Line, why: str, seconds: float) -> None:
         del self.agents[agent.node]
@@ -173,14 +173,14 @@ class Command:
         if self.ended is None:
             self.restart(agent.node)
 
-    def _heard_from(self, agent: Line, message: Message) -> None:
+    def heard(self, agent: Line, message: Message) -> None:
         """One message of an agent that is admitted."""
         now, kind, node = time.monotonic(), message["say"], agent.node
         self._heartbeats.beat(node, now)
         if kind == "beat":
-            agent.send({"do": "beat"})
+            agent.send(BEAT)
         elif kind == "refused":
-            self.record("refused", peer=message["peer"], why=message["why"])
+            self.refused(message["peer"], message["why"])
         elif kind == "stop_wanted":
             self.stop_wanted(message["why"])
         elif kind == "checked":
@@ -246,6 +246,8 @@ class Command:
         if kind == "corrupted":
             self._fault(f"copies of the weights differ after step {step}", "", None, 0.0)
             agreed = step - self.snapshot_every  # the one before had been compared
+            by_rank = {str(rank): list(both) for rank, both in sorted(fingerprints.items())}
+            self.record("suspected", step, agreed=agreed, fingerprints=by_rank)
             self.hear(
                 events.CorruptionSuspected(
                     incarnation=incarnation, step=step, fingerprints=fingerprints, agreed=agreed
@@ -276,18 +278,16 @@ class Command:
             self._start(action)
         elif isinstance(action, actions.Stop):
             self._progress.pause()
-            for node in action.nodes:
-                self._tell(node, {"do": "stop", "incarnation": action.incarnation})
+            self._tell(action.nodes, {"do": "stop", "incarnation": action.incarnation})
         elif isinstance(action, actions.SaveAndStop | actions.Checkpoint):
             if isinstance(action, actions.SaveAndStop):
                 self._progress.pause()
             wish = "checkpoint" if isinstance(action, actions.Checkpoint) else "stop"
-            for node in self.places:
-                self._tell(node, {"do": "wish", "wish": wish})
+            self._tell(self.places, {"do": "wish", "wish": wish})
         elif isinstance(action, actions.Distrust):
             self._distrust(action)
         elif isinstance(action, actions.Check):
-            self._tell(action.node, {"do": "check"})
+            self._tell([action.node], {"do": "check"})
         elif isinstance(action, actions.Quarantine):
             self.record("quarantined", self.step, node=action.node, why=action.why)
         elif isinstance(action, actions.Note):
@@ -338,35 +338,38 @@ class Command:
             if start.sources is not None
             else None
         )
-        common = {
-            "do": "start",
-            "incarnation": start.incarnation,
-            "ranks": ranks,
-            "copy_ranks": self.copy_ranks,
-            "replicate": start.replicate,
-            "restore": start.restore,
-            "store": store,
-            "sources": sources,
-            "verify": start.verify,
-        }
+        common = opened(
+            {
+                "do": "start",
+                "incarnation": start.incarnation,
+                "ranks": ranks,
+                "copy_ranks": self.copy_ranks,
+                "replicate": start.replicate,
+                "restore": start.restore,
+                "store": store,
+                "sources": sources,
+                "verify": start.verify,
+            }
+        )
         for place, node in enumerate(start.nodes):
-            self._tell(
-                node,
-                common
-                | {
+            if agent := self.agents.get(node):
+                own = {
                     "first": place * self.per_node,
                     "buddy": self._data_of(start.buddies[place]),
                     "fetch": fetch.get(place, {}),
-                },
-            )
+                }
+                agent.send(frame_with(common, own))
 
     def _data_of(self, node: str) -> str:
         agent = self.agents.get(node)
         return agent.data if agent else ""
 
-    def _tell(self, node: str, message: Message) -> None:
-        if agent := self.agents.get(node):
-            agent.send(message)
+    def _tell(self, nodes: Iterable[str], message: Message) -> None:
+        """All of them the same."""
+        framed = frame(message)
+        for node in nodes:
+            if agent := self.agents.get(node):
+                agent.send(framed)
 
     # --- faults on purpose --------------------------------------------------------------------------------
 
@@ -379,6 +382,6 @@ class Command:
             if fault.what == "worker":
                 rank = fault.number % ranks
                 order = {"do": "fault", "fault": fault.kind, "rank": rank, "seconds": fault.seconds}
-                self._tell(self.places[rank // self.per_node], order)
+                self._tell([self.places[rank // self.per_node]], order)
             elif agent := self.agents.get(self.places[fault.number % len(self.places)]):
                 self.chaos.at_node(fault, agent.pid)

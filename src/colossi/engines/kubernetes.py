@@ -211,7 +211,7 @@ def hang_up(command: Command, lost: SimpleQueue[NodeLost]) -> None:
     """Close the lines to agents whose pods are gone: to the controller a line that broke, only sooner."""
     while not lost.empty():
         if agent := command.agents.get(lost.get().node):
-            agent.writer.close()
+            agent.close()
 
 
 def put_token(path: Path, token: str) -> None:

@@ -182,16 +182,28 @@ class Memory:
                 return None
             return Whole(copy.manifest, copy.sums, copy.origin, (copy.unique, shared))
 
-    def held(self) -> list[tuple[int, int, int, int]]:
-        """(incarnation, ranks, rank, step) of all that `get` would find."""
+    def held(self) -> list[tuple[int, int, int, int, int]]:
+        """(incarnation, ranks of its world, rank, step, ranks from there on) of all that `get` would find."""
         with self._lock:
-            known = [(rank, s.step) for rank, region in self._regions.items() for s in region.slots]
-            known += [(rank, step) for rank, copies in self._copies.items() for step in copies]
-            return [
-                (*whole.origin, rank, step)
-                for rank, step in sorted({(rank, step) for rank, step in known if step is not None})
-                if (whole := self.get(rank, step)) is not None
-            ]
+            own = {(rank, s.step) for rank, region in self._regions.items() for s in region.slots}
+            copies = {(rank, step) for rank, steps in self._copies.items() for step in steps} - own
+            return self._blocks(own) + self._blocks(copies)  # apart, as what is one's own need not be fetched
+
+    def _blocks(self, known: Iterable[tuple[int, int | None]]) -> list[tuple[int, int, int, int, int]]:
+        found = sorted(
+            (*whole.origin, step, rank)
+            for rank, step in known
+            if step is not None and (whole := self.get(rank, step)) is not None
+        )
+        blocks: list[tuple[int, int, int, int, int]] = []
+        for incarnation, world, step, rank in found:
+            if blocks:
+                *alike, ranks = blocks[-1]
+                if alike == [incarnation, world, rank - ranks, step]:
+                    blocks[-1] = (incarnation, world, rank - ranks, step, ranks + 1)
+                    continue
+            blocks.append((incarnation, world, rank, step, 1))
+        return blocks
 
     def keep_only(self, ranks: Iterable[int]) -> None:
         """The regions of ranks that this node has no more may go: nobody needs them to restore from now."""

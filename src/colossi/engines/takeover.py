@@ -1,13 +1,17 @@
 """Command of a run, from its ledger: a new controller, or one in the place of another that was killed."""
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from colossi.control import policy
 from colossi.control.controller import Controller
+from colossi.control.events import CorruptionSuspected
 from colossi.control.plan import Plan
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
+from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec
@@ -68,16 +72,62 @@ def controller_of(
         controller = Controller.take_over(
             plan,
             incarnation=last.incarnation,
-            nodes=[str(node) for node in cast(Sequence[str], last.data["nodes"])],
+            nodes=_nodes(last),
             replicate=last.whole("replicate") or plan.replicate,
             quarantined=[e.text("node") for e in history if e.kind == "quarantined"],
+            strikes=strikes_of(history, time.monotonic() - time.time()),
+            corruptions=Counter(e.text("node") for e in history if e.kind == "corrupted"),
             step=max(done, default=0),
             restored=int(last.number("restore") or 0),
             before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
+            suspicion=suspicion_of(history),
         )
     else:
         controller = Controller(plan, first_incarnation=ledger.next_incarnation())
     return controller, took_over
+
+
+def strikes_of(history: Sequence[Event], offset: float) -> dict[str, list[float]]:
+    """When each node failed, on the controller's clock, which is so much [s] ahead of the ledger's.
+
+    By losing a worker, by going while it was in the run, by being so slow that it was replaced and checked,
+    or by a wrong result.
+    """
+    strikes: dict[str, list[float]] = {}
+    nodes: Sequence[str] = ()
+    for event in history:
+        node = event.text("node")
+        if event.kind == "incarnation_started":
+            nodes = _nodes(event)
+        elif (
+            (event.kind == "fault" and event.whole("rank") is not None)
+            or (event.kind == "node_lost" and node in nodes)
+            or event.kind in ("checked", "corrupted")
+        ):
+            strikes.setdefault(node, []).append(event.time + offset)
+    return strikes
+
+
+def suspicion_of(history: Sequence[Event]) -> CorruptionSuspected | None:
+    """The last one, unless its step was done again since, and the next one too."""
+    event = next((event for event in reversed(history) if event.kind == "suspected"), None)
+    if event is None or any(
+        e.kind == "step_done" and e.incarnation > event.incarnation and (e.step or 0) > (event.step or 0)
+        for e in history
+    ):
+        return None
+    fingerprints = cast(Mapping[str, Sequence[int]], event.data["fingerprints"])
+    return CorruptionSuspected(
+        incarnation=event.incarnation,
+        step=event.step or 0,
+        fingerprints={int(rank): tuple(both) for rank, both in fingerprints.items()},
+        agreed=event.whole("agreed"),
+    )
+
+
+def _nodes(started: Event) -> list[str]:
+    """Of an incarnation, by place."""
+    return [str(node) for node in cast(Sequence[str], started.data["nodes"])]
 
 
 def _shares(layout: LayoutSpec) -> int:

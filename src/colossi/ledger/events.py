@@ -47,6 +47,10 @@ KINDS: dict[str, dict[str, str]] = {
         "passed": "true if it is a spare again",
         "why": "what is wrong with it",
     },
+    "suspected": {
+        "agreed": "the last step after which copies of the weights were equal",
+        "fingerprints": "rank -> that of its gradient, and of its weights, after this step",
+    },
     "corrupted": {"node": "where weights went wrong", "rank": "whose", "why": "one line"},
     "quarantined": {"node": "that is not used again", "why": "one line"},
     "refused": {"peer": "that came without the token", "why": "one line"},
