@@ -426,3 +426,11 @@ def test_json_has_the_promised_keys_and_full_precision() -> None:
         "evaluations",
     }
     assert promised <= told.keys()
+
+
+def test_the_load_of_each_expert_is_the_mean_of_the_newest_steps() -> None:
+    # 100 steps count: of 2 + 99, the first is left out. (0.5 + 99 * 0.25) / 100 = 0.2525.
+    shares = [[1.0, 0.0], [0.5, 0.5], *([[0.25, 0.75]] * 99)]
+    steps = [at(i, "step_done", 1, i, seconds=1.0, expert_load=load) for i, load in enumerate(shares, 1)]
+    assert report([start(0), *steps]).expert_load == pytest.approx((0.2525, 0.7475))
+    assert report([start(0), done(1, 1)]).expert_load == ()

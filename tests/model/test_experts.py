@@ -1,15 +1,18 @@
 """The grouped experts against a loop over experts, and the router's figures against counting."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colossi.model.collectives import Groups
+from colossi.model.collectives import Flight, Groups
 from colossi.model.experts import (
     Experts,
     MixtureOfExperts,
@@ -21,6 +24,8 @@ from colossi.model.experts import (
     router_stats,
 )
 from colossi.spec.model import ModelSpec
+
+from ..train.ranks import run_ranks
 
 
 def sizes(experts: int, k: int, width: int = 12, hidden: int = 20, **more: float) -> ModelSpec:
@@ -216,3 +221,47 @@ def test_the_shared_expert_is_added_and_scaled() -> None:
     assert mixture.shared is not None and stats is not None
     torch.testing.assert_close(y, (routed + mixture.shared(x)) / 2**0.5)
     assert stats.load_X.tolist() == [10, 10, 10]
+
+
+def journey(rank: int, ranks: int, pieces: int) -> tuple[list[Tensor], list[str]]:
+    """Experts on two ranks: y and its gradients, and when rows set out and were waited for."""
+    model = sizes(4, 2)
+    whole, log = experts_of(model), []
+    experts = Experts(model, Groups(expert=dist.group.WORLD, expert_pieces=pieces))
+    for name, parameter in whole.named_parameters():
+        part = torch.nn.Parameter(parameter.detach().chunk(ranks)[rank].clone())
+        setattr(experts, name, part)
+    generator = torch.Generator().manual_seed(rank)
+    x = torch.randn(9, 12, generator=generator).requires_grad_()
+    weights, chosen = torch.rand(9, 4, generator=generator).topk(2, dim=-1)
+    begin, end, grouped = Flight.begin, Flight.end, experts._grouped
+
+    def logged(word: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: Any, **keys: Any) -> Tensor:
+            log.append(word)
+            return function(*arguments, **keys)
+
+        return call
+
+    Flight.begin, Flight.end = logged("go", begin), logged("wait", end)  # type: ignore[method-assign]
+    experts._grouped = logged("compute", grouped)  # type: ignore[method-assign]
+    y = experts(x, weights, chosen)
+    log.append("back")
+    gradients = torch.autograd.grad(y.square().sum(), [x, *experts.parameters()])
+    Flight.begin, Flight.end = begin, end  # type: ignore[method-assign]
+    alone = by_loop(x, weights, chosen, [p.detach() for p in whole.parameters()])
+    torch.testing.assert_close(y, alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients[0], torch.autograd.grad(alone.square().sum(), x)[0])
+    return [y.detach(), *gradients], log
+
+
+def test_a_piece_travels_while_another_one_is_computed(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    together, _ = run_ranks(2, journey, 1, folder=tmp_path / "one")
+    apart, log = run_ranks(2, journey, 2, folder=tmp_path / "two")
+    torch.testing.assert_close(apart, together)
+    # The second piece is on its way there while the first is computed, the first on its way back while the
+    # second is. Gradients do the same in reverse: the products' own are not in the log.
+    there = ["go", "go", "wait", "compute", "go", "wait", "compute", "go", "wait", "wait"]
+    assert log == [*there, "back", "go", "go", "wait", "go", "wait", "go", "wait", "wait"]

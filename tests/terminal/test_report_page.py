@@ -46,6 +46,8 @@ def test_the_summary(width: int) -> None:
         "productive 6m32s 98.0%",
         "recomputation 2.0s 0.5%",
         "restart 6.0s 1.5%",
+        "8 experts, busiest 1.00x",
+        "12.5% 12.5% 12.5% 12.5% 12.5% 12.5% 12.5% 12.5%",
         "chain_sum 94.5% of 200 questions",
     ):
         assert line in text

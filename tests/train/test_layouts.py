@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from colossi.data.corpus import Batch
 from colossi.spec.layout import AXES
 from colossi.spec.spec import Spec, data_parallel
+from colossi.train import mesh
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import build_model
@@ -166,6 +167,29 @@ def test_other_ways_to_the_same_losses(
     expected, _, _ = train(0, 1, spec_of(training=training, model=model), 10)
     losses, _, _ = run_ranks(ranks, train, spec_of(layout, ranks, training, model), 10, folder=tmp_path)
     np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("layout", "model"),
+    [
+        ({"expert": 2}, {}),
+        ({"expert": 4, "recompute": "full"}, {"shared_expert_ffn": 64}),
+        ({"expert": 2, "tensor": 2, "micro_batch": 1}, {}),
+        ({"expert": 2, "pipeline": 2, "schedule": "zero-bubble", "micro_batch": 1}, {}),
+    ],
+    ids=str,
+)
+def test_tokens_that_travel_while_experts_compute(
+    layout: dict[str, Any], model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on GPUs: two pieces of each pass, on their way at once.
+    monkeypatch.setitem(mesh.PIECES, "cpu", 2)
+    ranks = size(layout)
+    expected, gradients, _ = train(0, 1, spec_of(model=model), 10)
+    losses, found, _ = run_ranks(ranks, train, spec_of(layout, ranks, model=model), 10, folder=tmp_path)
+    np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
+    for key, gradient in gradients.items():
+        assert (found[key] - gradient).norm() <= TOLERANCE * gradient.norm(), key
 
 
 @pytest.mark.parametrize(

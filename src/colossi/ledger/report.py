@@ -13,6 +13,8 @@ from typing import Any
 from colossi.ledger.clock import BEGINS, BESIDE, ENDS, Account, Interruption, Span, account
 from colossi.ledger.events import Event
 
+LOAD_STEPS = 100  # that the load of the experts is the mean of: single steps differ by chance
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incarnation:
@@ -70,6 +72,7 @@ class Report:
     time: Mapping[str, float]  # part -> worker-seconds
     final_loss: float | None
     best_loss: float | None
+    expert_load: tuple[float, ...]  # share of the tokens that each expert got, over the newest steps
     evaluations: tuple[Evaluation, ...]
     checkpoints: tuple[Checkpoint, ...]
     incarnations: tuple[Incarnation, ...]
@@ -107,6 +110,7 @@ def report(events: Iterable[Event]) -> Report:
         time=spent.parts,
         final_loss=losses[-1][1] if losses else None,
         best_loss=min(lowest, default=None),
+        expert_load=_expert_load(history),
         evaluations=_evaluations(history),
         checkpoints=_checkpoints(history),
         incarnations=_incarnations(history, spent),
@@ -126,6 +130,13 @@ def _losses(history: Sequence[Event]) -> tuple[tuple[int, float], ...]:
         if event.incarnation >= newest.get(event.step, (0, 0.0))[0]:
             newest[event.step] = (event.incarnation, float(loss))
     return tuple((step, newest[step][1]) for step in sorted(newest))
+
+
+def _expert_load(history: Sequence[Event]) -> tuple[float, ...]:
+    """Mean over the newest steps; nothing for a dense model."""
+    loads = [event.numbers("expert_load") for event in history if event.kind == "step_done"][-LOAD_STEPS:]
+    newest = [load for load in loads if load and len(load) == len(loads[-1])]
+    return tuple(math.fsum(shares) / len(newest) for shares in zip(*newest, strict=True))
 
 
 def _evaluations(history: Sequence[Event]) -> tuple[Evaluation, ...]:

@@ -3,7 +3,8 @@ Routed experts, computed as one grouped product; no token is dropped and no expe
 
 Each token goes to its k likeliest experts. The N*k copies are sorted by expert, so that an expert's tokens
 stand together, multiplied group by group, and put back. Under expert parallel the sorted copies first travel
-to the rank that holds their expert, and back afterwards.
+to the rank that holds their expert, and back afterwards: in pieces, so that one piece's experts compute while
+the next one's tokens travel.
 
 Shapes: N tokens, k experts per token, X experts, E width, F expert width.
 
@@ -12,6 +13,7 @@ Shapes: N tokens, k experts per token, X experts, E width, F expert width.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from colossi.model.collectives import Groups, copy_to, exchange, reduce_from
+from colossi.model.collectives import Groups, arrive, copy_to, depart, reduce_from
 from colossi.model.matrix import Matrix, local
 from colossi.spec.model import ModelSpec
 
@@ -81,6 +83,40 @@ def invert(order: Tensor) -> Tensor:
     return inverse
 
 
+def in_pieces(tokens: Tensor, pieces: int) -> Sequence[Tensor]:
+    """Some tokens after others."""
+    return tokens.chunk(pieces) if pieces > 1 else (tokens,)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Tokens, k times each, those of an expert together."""
+
+    rows: Tensor  # [N k, E]
+    order: Tensor
+    inverse: Tensor
+    counts_X: Tensor
+
+
+def sort_by_expert(x_NE: Tensor, experts_Nk: Tensor, total: int) -> Sorted:
+    """A copy of each token for each of its experts, of which there are `total`."""
+    order = experts_Nk.flatten().argsort(stable=True)
+    inverse = invert(order)
+    counts_X = count(experts_Nk.flatten(), total)
+    return Sorted(permute(x_NE, order, inverse, experts_Nk.shape[1]), order, inverse, counts_X)
+
+
+def weighted(out: Tensor, part: Sorted, weights_Nk: Tensor) -> Tensor:
+    """What the experts made of the sorted rows, put back and summed for each token. [N, E]"""
+    y_NkE = permute(out, part.inverse, part.order).view(*weights_Nk.shape, -1)
+    return (y_NkE * weights_Nk.unsqueeze(-1)).sum(1)
+
+
+def count(numbers: Tensor, total: int) -> Tensor:
+    """How often each of 0 ... total - 1 is there; on a GPU bincount would wait for the largest of them."""
+    return numbers.new_zeros(total).scatter_add_(0, numbers, torch.ones_like(numbers))
+
+
 GELU_A = 2 * (2 / math.pi) ** 0.5
 GELU_B = GELU_A * 0.044715
 
@@ -105,7 +141,7 @@ class _GatedGELU(torch.autograd.Function):
 
 
 def _polynomial(x: Tensor, b: float) -> Tensor:
-    return torch.addcmul(x.new_tensor(GELU_A), x, x, value=b).mul_(x)
+    return torch.addcmul(x.new_full((), GELU_A), x, x, value=b).mul_(x)
 
 
 def gated_gelu(x: Tensor, v: Tensor) -> Tensor:
@@ -144,19 +180,17 @@ class Experts(nn.Module):
 
     def forward(self, x_NE: Tensor, weights_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
         """The weighted sum of each token's experts. [N, E]"""
-        k = experts_Nk.shape[1]
         x = copy_to(x_NE, self.groups.tensor)
         weights = copy_to(weights_Nk, self.groups.tensor).to(x.dtype)
-        order = experts_Nk.flatten().argsort(stable=True)
-        inverse = invert(order)
-        counts_X = torch.bincount(experts_Nk.flatten(), minlength=self.total)
-        sorted_in = permute(x, order, inverse, k)
         if self.groups.expert is None:
-            sorted_out = self._grouped(sorted_in, counts_X)
+            part = sort_by_expert(x, experts_Nk, self.total)
+            y = weighted(self._grouped(part.rows, part.counts_X), part, weights)
         else:
-            sorted_out = self._grouped_elsewhere(sorted_in, counts_X)
-        y_NkE = permute(sorted_out, inverse, order).view(-1, k, x.shape[-1])
-        return reduce_from((y_NkE * weights.unsqueeze(-1)).sum(1), self.groups.tensor)
+            xs, chosen, by = (in_pieces(t, self.groups.expert_pieces) for t in (x, experts_Nk, weights))
+            parts = [sort_by_expert(*piece, self.total) for piece in zip(xs, chosen, strict=True)]
+            ys = [weighted(*each) for each in zip(self._grouped_elsewhere(parts), parts, by, strict=True)]
+            y = torch.cat(ys) if len(ys) > 1 else ys[0]
+        return reduce_from(y, self.groups.tensor)
 
     def _grouped(self, x: Tensor, counts_X: Tensor) -> Tensor:
         """Rows sorted by expert -> each through its own expert. [rows, E]"""
@@ -165,22 +199,29 @@ class Experts(nn.Module):
         inner = gated_gelu(F.grouped_mm(x, gate, offs=ends), F.grouped_mm(x, value, offs=ends))
         return F.grouped_mm(inner, down, offs=ends)
 
-    def _grouped_elsewhere(self, x: Tensor, counts_X: Tensor) -> Tensor:
-        """The same where the experts are dealt out over the ranks of a group, in order."""
+    def _grouped_elsewhere(self, parts: list[Sorted]) -> Iterator[Tensor]:
+        """The same where the experts are dealt out over the ranks of a group, in order; part after part."""
         group = self.groups.expert
         assert group is not None
         ranks = group.size()
         here = self.total // ranks
-        sent_RX = counts_X.view(ranks, here)
-        received_RX = exchange(sent_RX, [1] * ranks, [1] * ranks, group)
-        sent, received = sent_RX.sum(1).tolist(), received_RX.sum(1).tolist()
-        rows = exchange(x, sent, received, group)
-        # Rows stand by sender, then by expert; an expert's rows must stand together.
-        owner = torch.arange(here, device=x.device).repeat(ranks).repeat_interleave(received_RX.flatten())
-        order = owner.argsort(stable=True)
-        inverse = invert(order)
-        out = self._grouped(permute(rows, order, inverse), received_RX.sum(0))
-        return exchange(permute(out, inverse, order), received, sent, group)
+        sent_RPX = torch.stack([part.counts_X.view(ranks, here) for part in parts], 1)
+        received_RPX = torch.empty_like(sent_RPX)
+        dist.all_to_all_single(received_RPX, sent_RPX, group=group)
+        sent_PR, received_PR = torch.stack((sent_RPX, received_RPX)).sum(3).transpose(1, 2).tolist()
+        ways = list(zip(sent_PR, received_PR, strict=True))
+        there = [depart(part.rows, *way, group) for part, way in zip(parts, ways, strict=True)]
+        back = []
+        for flight, (sent, received), counts_RX in zip(there, ways, received_RPX.unbind(1), strict=True):
+            rows = arrive(*flight)
+            # Rows stand by sender, then by expert; an expert's rows must stand together.
+            owner = torch.arange(here, device=rows.device).repeat(ranks)
+            owner = owner.repeat_interleave(counts_RX.flatten(), output_size=len(rows))
+            order = owner.argsort(stable=True)
+            inverse = invert(order)
+            out = self._grouped(permute(rows, order, inverse), counts_RX.sum(0))
+            back.append(depart(permute(out, inverse, order), received, sent, group))
+        return (arrive(*flight) for flight in back)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from colossi.model.attention import Attention, CachedRows, LayerCache, Rope
 from colossi.model.collectives import Groups, copy_to, reduce_from
 from colossi.model.context import positions
 from colossi.model.experts import MixtureOfExperts, RouterStats
-from colossi.model.loss import cross_entropy_sum, gather_vocabulary
+from colossi.model.loss import Output, cross_entropy_sum, gather_vocabulary
 from colossi.model.matrix import Matrix, Norm, local
 from colossi.model.weights import read_folder, write_folder
 from colossi.spec.model import ModelSpec
@@ -186,8 +186,9 @@ class Grok(nn.Module):
     ) -> Losses:
         """What the last block's activations are worth; a part without the output knows its routers' only."""
         if self.part.last:
-            logits = self._logits(h_BTE)
-            cross_entropy = cross_entropy_sum(logits, targets_BT, is_target_BT, self.groups.tensor)
+            h, table = self._before_output(h_BTE)
+            output = Output(self.model.output_multiplier, self.model.final_cap, self.groups.tensor)
+            cross_entropy = cross_entropy_sum(h, table, targets_BT, is_target_BT, output)
         else:
             cross_entropy = torch.zeros((), device=h_BTE.device)
         return _losses(cross_entropy, stats)
@@ -222,14 +223,18 @@ class Grok(nn.Module):
         return self.embedding(tokens_BT).to(self.dtype) * self.model.embedding_multiplier
 
     def _logits(self, h_BTE: Tensor) -> Tensor:
-        """This rank's part of the vocabulary, float32 [B, T, V / tensor]."""
-        owner = self.embedding if self.head is None else self.head
-        assert self.norm is not None and owner is not None
-        h, table = copy_to(self.norm(h_BTE), self.groups.tensor), owner.weight
-        logits = nn.functional.linear(h, local(table).to(h.dtype)) * self.model.output_multiplier
+        """This rank's part of the vocabulary, float32 [B, T, V / tensor], for generation."""
+        h, table = self._before_output(h_BTE)
+        logits = nn.functional.linear(h, table.to(h.dtype)) * self.model.output_multiplier
         logits = logits.float()
         cap = self.model.final_cap
         return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _before_output(self, h_BTE: Tensor) -> tuple[Tensor, Tensor]:
+        """What the output multiplies: normed activations [B, T, E], this rank's part of the table [V, E]."""
+        owner = self.embedding if self.head is None else self.head
+        assert self.norm is not None and owner is not None
+        return copy_to(self.norm(h_BTE), self.groups.tensor), local(owner.weight)
 
 
 def _losses(cross_entropy: Tensor, stats: list[RouterStats]) -> Losses:

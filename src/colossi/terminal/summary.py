@@ -1,8 +1,8 @@
 """
 What `colossi report RUN` prints: a Report in one screen.
 
-Losses by step, speed, goodput, where the time of all workers went as bars, what was interrupted and when, and
-the scores. It only draws; every number is the report's.
+Losses by step, speed, goodput, where the time of all workers went as bars, what was interrupted and when, the
+load of the experts, and the scores. It only draws; every number is the report's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from colossi.ledger.clock import PARTS, Interruption
 from colossi.ledger.report import Report
-from colossi.terminal import curve, timeline
+from colossi.terminal import curve, experts, timeline
 from colossi.terminal.numerals import count, decimal, duration, size
 
 ROWS = 8  # of the table of losses
@@ -37,6 +37,9 @@ def render(report: Report, name: str, width: int = 80) -> RenderableType:
     if report.interruptions:
         parts += [Text(), Text("interruptions", style="bold"), timeline.draw(report, inner)]
         parts += [Text(), _interruptions(report.interruptions)]
+    if report.expert_load:
+        parts += [Text(), Text("load of the experts", style="bold")]
+        parts += [experts.draw(report.expert_load, width=inner, rows=2), _shares(report.expert_load)]
     if report.evaluations:
         parts += [Text(), Text("evaluations", style="bold"), _evaluations(report)]
     return Panel(
@@ -134,6 +137,12 @@ def _where(one: Interruption) -> str:
     """The node, or else the rank, unless the cause names it."""
     where = one.node or ("" if one.rank is None else f"rank {one.rank}")
     return f" ({where})" if where not in one.cause else ""
+
+
+def _shares(load: Sequence[float]) -> Text:
+    """Each expert's share of the tokens, as far as there is room for a line; the JSON has all."""
+    more = " ..." if len(load) > ROWS else ""
+    return Text(" ".join(f"{share:.1%}" for share in load[:ROWS]) + more, style="dim")
 
 
 def _evaluations(report: Report) -> Table:
