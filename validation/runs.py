@@ -4,7 +4,6 @@ Forecasts beside published runs, misses first.
     python validation/runs.py                    # every group: error, worst rows
     python validation/runs.py --held-out         # constants fitted anew without each group in turn
     python validation/runs.py --fit              # fit them to all, and write the catalogue's efficiency.toml
-    python validation/runs.py --calculon DIR     # Calculon's error beside ours, where it can express a row
 
 Errors are of step times, |forecast / measured - 1|. "Held out" means that the constants come from all other
 publishers' runs; a publisher's rows are never split.
@@ -14,6 +13,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,38 @@ class Table:
             refused,
         )
 
+    def pairs(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Runs that differ in the number of GPUs alone, with as many sequences for each: weak scaling."""
+        same = (
+            "group",
+            "model",
+            "gpu",
+            "precision",
+            "tp",
+            "pp",
+            "vpp",
+            "cp",
+            "ep",
+            "micro_batch",
+            "seq_len",
+            "layers",
+        )
+        series: dict[tuple[Any, ...], list[int]] = {}
+        for i in rows:
+            row = self.runs[i].row
+            each = float(row["global_batch"]) / float(row["gpus"])
+            series.setdefault(
+                (*(row[key] for key in same), row["source"], row["recompute"], each), []
+            ).append(i)
+        found = []
+        for members in series.values():
+            ordered = sorted(members, key=lambda i: float(self.runs[i].row["gpus"]))
+            found += [(a, b) for a, b in pairwise(ordered) if self._gpus(a) < self._gpus(b)]
+        return np.array([a for a, _ in found], int), np.array([b for _, b in found], int)
+
+    def _gpus(self, i: int) -> float:
+        return float(self.runs[i].row["gpus"])
+
     def forecast(self, x: Array, rows: Any = slice(None)) -> Array:
         """Step seconds with the constants of a vector of logarithms."""
         fitted = unpack(x)
@@ -146,6 +178,7 @@ def unpack(x: Array) -> Fitted:
 def fit(table: Table, rows: NDArray[np.int64], start: Array, evaluations: int = 60) -> Array:
     """Constants that bring the logarithms of the ratios near to zero; large misses count by their size only.
 
+    Weak scaling counts too: how the step time grows between runs that differ in the number of GPUs alone.
     A publisher's weight grows with the fourth root of its rows' number, less than the rows themselves.
     """
     from scipy.optimize import least_squares
@@ -159,9 +192,11 @@ def fit(table: Table, rows: NDArray[np.int64], start: Array, evaluations: int = 
     counts = {group: np.sum(table.group[rows] == group) for group in set(table.group[rows])}
     weight = np.array([counts[group] ** -0.25 for group in table.group[rows]])
 
+    one, other = (np.searchsorted(rows, each) for each in table.pairs(rows))
+
     def misses(x: Array) -> Array:
         ratio = np.log(table.forecast(x, rows) / table.seconds[rows])
-        return np.concatenate([3 * weight * ratio, 0.04 * (x - first)])
+        return np.concatenate([3 * weight * ratio, 5 * (ratio[other] - ratio[one]), 0.04 * (x - first)])
 
     found = least_squares(
         misses, first, bounds=(low, high), loss="soft_l1", f_scale=0.06, max_nfev=evaluations, diff_step=1e-3
@@ -245,6 +280,54 @@ def worst(table: Table, seconds: Array, count: int) -> list[dict[str, Any]]:
     ]
 
 
+def trends(table: Table, seconds: Array) -> list[dict[str, Any]]:
+    """Growth of the step time over each weak-scaling series, of fourfold or more."""
+    first, last = table.pairs(np.arange(len(table.seconds)))
+    starts = [i for i in first if i not in set(last)]
+    after = dict(zip(first, last, strict=True))
+    found = []
+    for start in starts:
+        end = start
+        while end in after:
+            end = after[end]
+        a, b = table.runs[start].row, table.runs[end].row
+        if float(b["gpus"]) >= 4 * float(a["gpus"]):
+            found.append(
+                {key: a[key] for key in ("group", "model", "precision", "layers")}
+                | {"gpus": f"{a['gpus']}-{b['gpus']}"}
+                | {"measured": table.seconds[end] / table.seconds[start] - 1}
+                | {"forecast": float(seconds[end] / seconds[start] - 1)}
+            )
+    return found
+
+
+def draw(table: Table, seconds: Array, path: Path) -> None:
+    """Forecast against measured, a colour for each publisher."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 6))
+    ends = [min(table.seconds) / 1.5, max(table.seconds) * 1.5]
+    axes.plot(ends, ends, color="0.6", linewidth=0.8)
+    axes.fill_between(ends, [0.9 * x for x in ends], [1.1 * x for x in ends], color="0.92", linewidth=0)
+    for group in dict.fromkeys(table.group):
+        rows = table.group == group
+        axes.scatter(table.seconds[rows], seconds[rows], s=9, label=group)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="measured step [s]",
+        ylabel="forecast step [s]",
+        xlim=ends,
+        ylim=ends,
+    )
+    axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def memory_errors(table: Table) -> dict[str, dict[str, float]]:
     """Of memory, where it was measured."""
     total = np.broadcast_to(memory(table.case).total, table.seconds.shape) / 2**30
@@ -266,6 +349,7 @@ def main() -> None:
     )
     parser.add_argument("--held-out", action="store_true", help="also fit without each group in turn")
     parser.add_argument("--worst", type=int, default=15, help="rows to show")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw forecast against measured (SVG)")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
 
@@ -282,10 +366,13 @@ def main() -> None:
         "groups": by_group(table, seconds),
         "refused": [{"id": run.row["id"], "why": why} for run, why in table.refused],
         "memory": memory_errors(table),
+        "trends": trends(table, seconds),
         "worst": worst(table, seconds, chosen.worst),
     }
     if chosen.held_out:
         result["held_out"] = by_group(table, held_out(table, start))
+    if chosen.plot:
+        draw(table, seconds, chosen.plot)
     if chosen.json:
         say(json.dumps(result) + "\n")
         return
@@ -296,6 +383,13 @@ def main() -> None:
     if chosen.held_out:
         print_table("held out: constants from all other publishers", result["held_out"])
     print_table("memory", result["memory"])
+    say("\nweak scaling: growth of the step time\n")
+    for row in result["trends"]:
+        off = row["forecast"] - row["measured"]
+        say(
+            f"{row['group']:13}{row['model']:22}{row['precision']:9}{row['gpus']:>12} GPUs"
+            f"{row['measured']:+8.1%} measured{row['forecast']:+8.1%} forecast{100 * off:+6.1f} points\n"
+        )
     say("\nworst first\n")
     for row in result["worst"]:
         say(
