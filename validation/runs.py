@@ -328,6 +328,16 @@ def draw(table: Table, seconds: Array, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def not_fitting(table: Table) -> dict[str, int]:
+    """Runs that did run and are said to need more memory than there was, by publisher.
+
+    Only those that say what is computed again: the others may also offload, and do not say that either.
+    """
+    over = np.broadcast_to(memory(table.case).total, table.seconds.shape) > table.case.machine.memory
+    over = over & np.array([run.row["recompute"] != "" for run in table.runs])
+    return {group: int(over[table.group == group].sum()) for group in dict.fromkeys(table.group)}
+
+
 def memory_errors(table: Table) -> dict[str, dict[str, float]]:
     """Of memory, where it was measured."""
     total = np.broadcast_to(memory(table.case).total, table.seconds.shape) / 2**30
@@ -366,6 +376,7 @@ def main() -> None:
         "groups": by_group(table, seconds),
         "refused": [{"id": run.row["id"], "why": why} for run, why in table.refused],
         "memory": memory_errors(table),
+        "not_fitting": not_fitting(table),
         "trends": trends(table, seconds),
         "worst": worst(table, seconds, chosen.worst),
     }
@@ -383,6 +394,10 @@ def main() -> None:
     if chosen.held_out:
         print_table("held out: constants from all other publishers", result["held_out"])
     print_table("memory", result["memory"])
+    over = ", ".join(f"{group} {count}" for group, count in result["not_fitting"].items() if count)
+    say(
+        f"\nsay what they recompute, ran, and would not fit: {sum(result['not_fitting'].values())} ({over})\n"
+    )
     say("\nweak scaling: growth of the step time\n")
     for row in result["trends"]:
         off = row["forecast"] - row["measured"]

@@ -8,8 +8,8 @@ import pytest
 from .ranks import run_ranks, spec_of
 from .test_layouts import TOLERANCE, train
 
-# A gradient is a sum over 8,192 tokens of what largely cancels, here: of two orders of summation in float32 one
-# was 1.4e-5 away from the other, depending on the processor.
+# A gradient is a sum over 8,192 tokens of what largely cancels here: of two orders of summation in float32
+# one was 1.4e-5 away from the other, depending on the processor.
 GRADIENTS = 3e-5
 TRAINING = {"sequence_length": 8192, "global_batch": 1}
 
