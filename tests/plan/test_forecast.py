@@ -29,7 +29,7 @@ RUN = {
         "pipeline": 8,
         "interleave": 8,
         "expert": 8,
-        "expert_tensor": 1,
+        "expert_tensor": 4,
         "context": 2,
         "shard": 32,
         "zero": 1,

@@ -143,7 +143,7 @@ def memory(case: Case) -> Memory:
     layer = activation_bytes(case)
     per_layer = np.where(layout.recompute > 0, kept, layer)
     working = np.where(layout.recompute > 0, layer, 0.0)
-    # Of a logit about nine bytes: in 16 bits, in float32, and its gradient, some freed before the last is made.
+    # Of a logit about nine bytes: in 16 bits, in float32, and its gradient; not all at once.
     # A pipeline's last stage has them, and fewer micro-batches in flight.
     logits = np.where(layout.pipeline > 1, 0.0, 9.0 * n * m.vocabulary / tp)
     working = working + 4.0 * n * (1 + m.gated) * np.maximum(m.ffn_hidden, m.shared_ffn) / tp
