@@ -20,6 +20,13 @@ from colossi.plan.kernels import moved
 from colossi.plan.layer import Times, head_times, layer_times, tokens
 from colossi.plan.memory import expert_data, held, layers_of_stage, parameters
 
+# Shares of a computation under which messages can travel: at its ends nothing is there to send yet, or nothing
+# is left to compute. Chosen so, not fitted.
+UNDER_PASS = 0.9  # of the last backward pass, gradients; of the first forward pass, weights
+UNDER_COPIES = 0.5  # of the last backward pass, gradients that are summed over copies after their shards are
+UNDER_ATTENTION = 0.8  # of attention, keys and values of the next rank
+RING_ENDS = 0.1  # share of a ring's time that is always seen: the first block that comes
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -57,7 +64,7 @@ def step(case: Case, e: Efficiency) -> Step:
     )
     passes = 2.0 + layout.recompute
     tensor = exposed(passes * one.tensor, layout.overlap_tensor, e.tensor_exposed)
-    ring = 3.0 * np.maximum(one.context - 0.8 * one.attention, 0.1 * one.context)
+    ring = 3.0 * np.maximum(one.context - UNDER_ATTENTION * one.attention, RING_ENDS * one.context)
     expert = exposed(passes * one.expert, layout.overlap_expert, e.expert_exposed)
     kernels = one.forward + one.backward
     host = e.host_layer + e.host_experts * case.model.moe_layers / case.model.layers
@@ -144,18 +151,17 @@ def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Numb
     weights = gather(2.0 * dense, ranks, stride, machine, e) + gather(
         2.0 * experts, apart, stride_experts, machine, e
     )
-    weights = np.where(split, weights, 2.0 / 2.0 * sums)
+    weights = np.where(split, weights, sums)  # else an all-reduce: as long again as the sums alone
     once = np.where(layout.shard > 1, 0.0, sums + weights)
-    chunk = 1.0 / layout.interleave
-    hidden_sums = np.minimum(sums, 0.9 * backward)
-    hidden_weights = np.minimum(weights, 0.9 * forward)
+    hidden_sums = np.minimum(sums, UNDER_PASS * backward)
+    hidden_weights = np.minimum(weights, UNDER_PASS * forward)
     hides = layout.overlap_data > 0
     hidden = np.where(hides, (hidden_sums + hidden_weights) * (1 - e.data_exposed), 0.0)
     hidden = np.where(layout.shard > 1, 0.0, hidden)
     between = reduce(g * (dense + experts) / layout.shard, copies, stride * layout.shard, machine, e)
     between = np.where((layout.shard > 1) & (copies > 1), between, 0.0)
-    left = np.where(hides, np.maximum(between - 0.5 * backward, e.data_exposed * between), between)
-    return once - hidden + e.overlap_slowdown * hidden + left + 0 * chunk
+    left = np.where(hides, np.maximum(between - UNDER_COPIES * backward, e.data_exposed * between), between)
+    return once - hidden + e.overlap_slowdown * hidden + left
 
 
 def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> Number:
