@@ -38,8 +38,9 @@ class Dated(ProcessGroupGloo):
 def loss_of(trainee: Trainee, batch: Batch) -> Tensor:
     """Of a replica's rows, as if they were the whole batch; the manager takes the mean of the replicas."""
     is_target = torch.from_numpy(batch.is_target)
-    counts = Counts(float(is_target.sum()), float((batch.inputs != PAD).sum()), float(len(batch.inputs)))
-    losses = trainee.grok(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), is_target)
+    inputs = torch.from_numpy(batch.inputs)
+    counts = Counts(is_target.sum(), (inputs != PAD).sum(), torch.tensor(len(inputs)))
+    losses = trainee.grok(inputs, torch.from_numpy(batch.targets), is_target)
     return total_loss(losses, counts, trainee.spec)
 
 

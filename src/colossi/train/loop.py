@@ -29,7 +29,7 @@ from colossi.train.faults import Faults
 from colossi.train.link import CHECKPOINT, SAVE_AND_STOP, Link, Order
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import DTYPES, Parts, build_model
+from colossi.train.parallel import Parts, build_model, number_format
 from colossi.train.peak import world_peak
 from colossi.train.snapshot import Manifest, Snapshots, Source, map_region, restore
 from colossi.train.step import StepResult, Wishes, forward_backward
@@ -123,7 +123,7 @@ def _set_up(
     if link is not None:
         link.connected()
     if order.restore < 0:  # an incarnation that restores from memory is in a hurry, and its peak is known
-        peak = world_peak(device, DTYPES[spec.training.precision], order.ranks)
+        peak = world_peak(device, number_format(spec.training.precision), order.ranks)
     parts = build_model(spec, world, with_values=order.restore < 0)
     optimizer = Optimizer(parts, spec.training, world)
     parameters = count_parameters(spec.model)

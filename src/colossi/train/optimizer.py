@@ -155,7 +155,10 @@ class Optimizer:
             if key in taken:  # both copies of tied embeddings are here
                 moments = {k: moment.clone() for k, moment in moments.items()}
             taken.add(key)
-            self.adamw.state[part] = {"step": torch.tensor(float(step)), **moments}
+            self.adamw.state[part] = {
+                "step": torch.tensor(float(step), device=part.device),  # where the fused kernel reads it
+                **moments,
+            }
         for owned in self._owned:
             assert self.muon is not None
             self.muon.state[owned.update] = {"momentum_buffer": state[f"muon.{owned.name}"]}

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
+from colossi.errors import BadInput
 from colossi.model.experts import Experts
 from colossi.model.grok import Block, Grok
 from colossi.model.matrix import local
@@ -25,6 +26,19 @@ from colossi.train.mesh import World, cut_of, fixed_placements
 from colossi.train.pipeline import Pipeline, Stage, pipeline_of, sum_tied
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def number_format(precision: str) -> torch.dtype:
+    """Of activations; one in which training cannot compute is BadInput.
+
+    Not fp8: torchao swaps modules of nn.Linear for its own, and the products here are none.
+    """
+    if precision not in DTYPES:
+        raise BadInput(
+            f'training.precision = "{precision}": training computes in {" or ".join(DTYPES)}',
+            f'use "{list(DTYPES)[-1]}"',
+        )
+    return DTYPES[precision]
 
 
 class Parts(nn.ModuleList):
@@ -68,7 +82,7 @@ def key_of(name: str, model: ModelSpec) -> str:
 def build_model(spec: Spec, world: World, with_values: bool = True) -> Parts:
     """This rank's stages of the model (all of it as one, without a pipeline), ready to train."""
     assert spec.training is not None
-    dtype = DTYPES[spec.training.precision]
+    dtype = number_format(spec.training.precision)
     parts, stages = parts_of(spec.model, spec.layout.stages), Parts()
     kind = Grok if spec.layout.pipeline == 1 else Stage
     for stage in spec.layout.stages_of(world.coordinate("pipeline")):

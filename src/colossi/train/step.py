@@ -48,11 +48,11 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the whole batch has of each, to divide by."""
+    """What the whole batch has of each, to divide by. Float64 on the device: nothing waits for them."""
 
-    targets: float
-    tokens: float
-    sequences: float
+    targets: Tensor
+    tokens: Tensor
+    sequences: Tensor
 
 
 def forward_backward(
@@ -95,7 +95,7 @@ def forward_backward(
             found.add(losses)
     busy = before + time.monotonic() - start
     own = sum_gradients(parts, world)
-    norm = float(gradient_norm(parts, world))
+    norm = gradient_norm(parts, world)
     return found.result(counts, spec, world, norm, wishes(), busy, own)
 
 
@@ -103,17 +103,17 @@ def total_loss(losses: Losses, counts: Counts, spec: Spec) -> Tensor:
     """Cross-entropy per target, plus the weighted router losses, each a mean over layers too."""
     assert spec.training is not None
     layers = spec.model.layers
-    balance = spec.training.balance_loss * losses.balance / (counts.sequences * layers)
-    z = spec.training.z_loss * losses.z / (counts.tokens * layers)
-    return losses.cross_entropy / counts.targets + balance + z
+    balance = spec.training.balance_loss * losses.balance / (counts.sequences.float() * layers)
+    z = spec.training.z_loss * losses.z / (counts.tokens.float() * layers)
+    return losses.cross_entropy / counts.targets.float() + balance + z
 
 
 def _count(inputs: Tensor, is_target: Tensor, world: World) -> Counts:
     """Of the whole batch: ranks that see the same rows, or parts of the same ones, count them once."""
     mine = [is_target.sum(), (inputs != PAD).sum(), torch.tensor(len(inputs), device=inputs.device)]
     counted = _sum_over_world(torch.stack(mine).double(), world)
-    targets, tokens, sequences = (counted / (world.size("tensor") * world.size("pipeline"))).tolist()
-    return Counts(max(targets, 1.0), max(tokens, 1.0), sequences / world.size("context"))
+    targets, tokens, sequences = counted / (world.size("tensor") * world.size("pipeline"))
+    return Counts(targets.clamp(min=1), tokens.clamp(min=1), sequences / world.size("context"))
 
 
 class _Sums:
@@ -137,31 +137,33 @@ class _Sums:
         counts: Counts,
         spec: Spec,
         world: World,
-        norm: float,
+        norm: Tensor,
         wishes: Wishes,
         busy: float,
         fingerprint: int,
     ) -> StepResult:
+        """Here alone a step waits for its device: loss and norm must be known before weights change."""
         assert spec.training is not None
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if world.mesh is not None else (0, 1)
-        agreed = self.sums.new_tensor([wishes.stop, wishes.checkpoint, _copies_differ(wishes, world)])
+        agreed = self.sums.new_tensor([wishes.stop, wishes.checkpoint, 0.0])
+        agreed[2] = _copies_differ(wishes, world)
         by_rank = self.sums.new_zeros(ranks)
         by_rank[rank] = busy
         all_ = _sum_over_world(torch.cat([self.sums, self.load, agreed, by_rank]), world)
         if world.mesh is not None:
             dist.all_reduce(self.router_max, op=dist.ReduceOp.MAX)
-        once, (stop, checkpoint, corrupted), seconds = (
-            (all_[: -3 - ranks] / world.size("tensor")).tolist(),
-            all_[-3 - ranks : -ranks].tolist(),
-            all_[-ranks:].tolist(),
-        )
+        same = [counts.targets, counts.tokens, counts.sequences, norm, self.router_max]  # on all ranks
+        known = torch.cat([all_, torch.stack([x.double() for x in same])]).tolist()
+        once = [x / world.size("tensor") for x in known[: 3 + len(self.load)]]
+        stop, checkpoint, corrupted, *seconds = known[len(once) : -5]
+        targets, tokens, sequences, gradient, router_max = known[-5:]
         layers, sums, load = spec.model.layers, once[:3], once[3:]
         return StepResult(
-            loss=sums[0] / counts.targets,
-            balance_loss=spec.training.balance_loss * sums[1] / (counts.sequences * layers),
-            z_loss=spec.training.z_loss * sums[2] / (counts.tokens * layers),
-            gradient_norm=norm,
-            router_max=float(self.router_max),
+            loss=sums[0] / targets,
+            balance_loss=spec.training.balance_loss * sums[1] / (sequences * layers),
+            z_loss=spec.training.z_loss * sums[2] / (tokens * layers),
+            gradient_norm=gradient,
+            router_max=router_max,
             expert_load=[x / max(sum(load), 1.0) for x in load] if self.experts > 1 else [],
             stop=stop > 0,
             checkpoint=checkpoint > 0,
@@ -171,16 +173,15 @@ class _Sums:
         )
 
 
-def _copies_differ(wishes: Wishes, world: World) -> bool:
-    """Whether the ranks that hold copies of the same weights have different fingerprints."""
+def _copies_differ(wishes: Wishes, world: World) -> Tensor:
+    """1 if the ranks that hold copies of the same weights have different fingerprints, else 0."""
     group = world.group("replicate")
     if group is None:
-        return False
+        return torch.zeros((), device=world.device)
     mine = wishes.fingerprint if wishes.fingerprint is not None else 0
     extremes = torch.tensor([mine, ~mine], device=world.device)  # the largest, and the smallest upside down
     dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=group)
-    largest, inverted = extremes.tolist()
-    return bool(largest != ~inverted)
+    return extremes[0] != ~extremes[1]
 
 
 def _sum_over_world(values: Tensor, world: World) -> Tensor:
