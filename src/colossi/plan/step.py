@@ -20,8 +20,8 @@ from colossi.plan.kernels import moved
 from colossi.plan.layer import Times, head_times, layer_times, tokens
 from colossi.plan.memory import expert_data, held, layers_of_stage, parameters
 
-# Shares of a computation under which messages can travel: at its ends nothing is there yet to send, or nothing
-# is left to compute. Chosen so, not fitted.
+# Shares of a computation under which messages can travel: at its ends nothing is there to send yet, or
+# nothing is left to compute. Chosen so, not fitted.
 UNDER_PASS = 0.9  # of the last backward pass, gradients; of the first forward pass, weights
 UNDER_COPIES = 0.5  # of the last backward pass, gradients summed over copies, after their shards were
 UNDER_ATTENTION = 0.8  # of attention, keys and values of the next rank
