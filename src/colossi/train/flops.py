@@ -11,7 +11,7 @@ terms each going forward; going back 5, as a kernel that keeps no [T, S] matrix 
 [1] T. Dao, "FlashAttention-2", 2023, section 4.1 counts the same 2 and 5, with T^2 / 2 for the pairs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def _grouped(x: Tensor, w: Tensor, *_: Any, **__: Any) -> int:
 
 def pairs(queries: int, keys: int, past: int, batch: int, first_BT: Tensor | None = None) -> int:
     """How often a query sees a key: query t those from first[t] to t + past, of `keys`."""
-    last_T = torch.arange(past + 1, past + queries + 1).clamp(max=keys)
+    last_T = torch.arange(past + 1, past + queries + 1, dtype=torch.int64).clamp(max=keys)
     if first_BT is None:
         return batch * int(last_T.sum())
     return int((last_T - first_BT).clamp(min=0).sum())
@@ -93,6 +93,17 @@ def flops_of(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[str, int]:
     if packet in flop_registry:
         return "matrices", flop_registry[packet](*args, **kwargs, out_val=out)
     return "other", 0
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors of an operation's arguments, or of what it gives."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -5,18 +5,17 @@ It listens to what PyTorch dispatches, whether the tensors are real or fake; it 
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from colossi.train.flops import bytes_of, flops_of
+from colossi.train.flops import bytes_of, flops_of, tensors_in
 
 # Collectives by the operators' names.
 COLLECTIVES = {
@@ -53,3 +52,136 @@ class Collective:
     ranks: int
     nbytes: int  # of the larger side on this rank, as nccl-tests counts: what is gathered, or scattered
     live: int  # memory after it [B]
+
+    def on(self, axis: str) -> "Collective":
+        """The same, its group named by its axis."""
+        return replace(self, group=axis)
+
+
+class Block:
+    """A piece of memory, and what it is for; found out as a rule after it is gone."""
+
+    __slots__ = ("nbytes", "part")
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes, self.part = nbytes, "activations"
+
+
+class Memory:
+    """The blocks that tensors of this rank hold, and the history of how they came and went."""
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self._blocks: dict[int, tuple[weakref.ref[Any], Block]] = {}  # by the id of their storage
+        self._history: list[tuple[Block, int]] = []  # and the bytes that it grew by
+        self._peak_at = 0
+
+    def see(self, x: Tensor) -> Block | None:
+        """The block of a tensor; None for one on the meta device, which has none."""
+        if x.device.type == "meta":
+            return None
+        return self._block_of(x.untyped_storage())
+
+    def _block_of(self, storage: Any) -> Block:
+        key = id(storage)
+        if key not in self._blocks:
+            block = Block(0)
+            self._blocks[key] = weakref.ref(storage, lambda _: self._gone(key)), block
+        block = self._blocks[key][1]
+        self._resize(block, storage.nbytes())
+        return block
+
+    def _resize(self, block: Block, nbytes: int) -> None:
+        if nbytes != block.nbytes:
+            self._history.append((block, nbytes - block.nbytes))
+            self.live += nbytes - block.nbytes
+            block.nbytes = nbytes
+            if self.live > self.peak:
+                self.peak, self._peak_at = self.live, len(self._history)
+
+    def _gone(self, key: int) -> None:
+        self._resize(self._blocks.pop(key)[1], 0)
+
+    def at_peak(self) -> dict[str, int]:
+        """Bytes by part at the moment when most was live."""
+        parts: dict[str, int] = {}
+        for block, grown in self._history[: self._peak_at]:
+            parts[block.part] = parts.get(block.part, 0) + grown
+        return parts
+
+    def forget_history(self) -> None:
+        """Begin anew with what is live."""
+        self._history = [(block, block.nbytes) for _, block in self._blocks.values()]
+        self.peak, self._peak_at = self.live, len(self._history)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """FSDP frees and regains gathered weights by resizing their storage, which is not dispatched."""
+        resize = torch.UntypedStorage.resize_
+
+        def resized(storage: Any, size: int) -> Any:
+            done = resize(storage, size)
+            self._block_of(storage).part = "buffers"
+            return done
+
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down what is dispatched while it is entered."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory = memory
+        self.events: list[Op | Collective] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inputs = list(tensors_in((args, kwargs)))
+        if any(hasattr(x, "_local_tensor") or hasattr(x, "elem") for x in inputs):
+            return NotImplemented  # DTensors and the like take themselves apart first
+        out = func(*args, **kwargs)
+        outputs = list(tensors_in(out))
+        for x in outputs:
+            self.memory.see(x)
+        name = func.name().partition(".")[0]
+        if name in COLLECTIVES:
+            self.events.append(self._collective(COLLECTIVES[name], args, inputs, outputs))
+        elif not name.startswith(("c10d::", "_c10d_functional::")) and _moves(func):
+            kind, flops = flops_of(func, args, kwargs, out)
+            written = _written(func, args, kwargs)
+            fresh = [x for x in outputs if not any(x is each for each in written)]
+            if written or fresh:
+                bytes_ = bytes_of(inputs), bytes_of(written + fresh)
+                self.events.append(Op(name, kind, flops, *bytes_, self.memory.live))
+        return out
+
+    def _collective(self, kind: str, args: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Collective:
+        group = next((ProcessGroup.unbox(x) for x in args if isinstance(x, torch.ScriptObject)), None)
+        name, ranks = (args[-1], args[-2]) if group is None else (group.group_name, group.size())
+        sizes = [x.numel() * x.element_size() for x in (*inputs, *outputs)]
+        return Collective(kind, name, ranks, max(sizes), self.memory.live)
+
+
+def _moves(func: Any) -> bool:
+    """Whether an operation reads or writes numbers; views and fresh memory do not."""
+    if "empty" in func.name():
+        return False
+    returns = [each.alias_info for each in func._schema.returns]
+    return bool(returns) and not any(info is not None and not info.is_write for info in returns)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The arguments that an operation writes to."""
+    found = []
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[number] if number < len(args) else kwargs.get(argument.name)
+            found += tensors_in(value)
+    return found

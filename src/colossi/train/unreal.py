@@ -7,7 +7,8 @@ code runs as it is, asks its own questions and gets answers; only what would com
 there is decided here:
 
 * the router deals the tokens out to the experts evenly, in turn;
-* what the other ranks send, where it steers this one, is what this rank sends to them;
+* the numbers of rows that other ranks send are those that this rank sends to them, and the stages of a
+  pipeline vote, as true ones do, that they know each other's shapes (1);
 * a floating point number that is read by the host is 1 (losses, norms), a fingerprint of numbers 0.
 """
 
@@ -21,10 +22,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed import HashStore
-from torch.overrides import TorchFunctionMode
 from torch.testing._internal.distributed import fake_pg  # registers the backend "fake"
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from colossi.train.flops import tensors_in
 
 assert fake_pg
 aten: Any = torch.ops.aten
@@ -44,7 +45,7 @@ def unreal_ranks(rank: int, ranks: int) -> Iterator[None]:
 @contextmanager
 def unreal_numbers() -> Iterator[None]:
     """Within it every floating point tensor that is made has no memory."""
-    with _Unreal(), _HostReads():
+    with _Unreal(), _read_whole():
         yield
 
 
@@ -59,48 +60,56 @@ class _Unreal(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = list(tensors_in((args, kwargs)))
         if any(type(x) not in (Tensor, torch.nn.Parameter, FakeTensor) for x in tensors):
             return NotImplemented  # DTensors and the like take themselves apart first
         if func is aten._local_scalar_dense.default and not _is_real(args[0]):
             return 1.0 if args[0].is_floating_point() else 0
-        if all(_is_real(x) for x in tensors) if tensors else _makes_real(kwargs):
+        if all(_is_real(x) for x in tensors) if tensors else _makes_real(func, args, kwargs):
             out = func(*args, **kwargs)
             if func is c10d.alltoall_base_.default:
                 args[0].copy_(args[1])
+            elif func is c10d.recv_.default:
+                args[0][0].fill_(1)
             return out
         if func in (aten.index.Tensor, aten.index_put.default, aten._index_put_impl_.default):
             args = (args[0], _numbered(args[1]), *args[2:])
         with self.fake:
-            out = func(*args, **kwargs)
+            out = _grouped(*args) if func is aten._grouped_mm.default else func(*args, **kwargs)
         if func is aten.topk.default:
             return out[0], _in_turn(out[1].shape, args[0].shape[-1])
         return out
 
 
-class _HostReads(TorchFunctionMode):
-    """Whole tensors that the host reads, where they are fake."""
+@contextmanager
+def _read_whole() -> Iterator[None]:
+    """What the host reads of a fake tensor: PyTorch asks number by number, and knows no arrays of them."""
+    tolist = FakeTensor.tolist
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in (Tensor.tolist, Tensor.numpy) and isinstance(args[0], FakeTensor):
-            x = args[0]
-            answer = np.full(x.shape, 1.0 if x.is_floating_point() else 0)
-            return answer.tolist() if func is Tensor.tolist else answer
-        return func(*args, **(kwargs or {}))
+    def numpy(x: Tensor) -> Any:
+        return np.broadcast_to(np.float64(1.0) if x.is_floating_point() else np.int64(0), x.shape)
+
+    FakeTensor.tolist = lambda x: numpy(x).tolist()  # type: ignore[method-assign]
+    FakeTensor.numpy = numpy  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        FakeTensor.tolist = tolist  # type: ignore[method-assign]
+        del FakeTensor.numpy
 
 
 def _is_real(x: Tensor) -> bool:
     return not isinstance(x, FakeTensor) and x.device.type != "meta"
 
 
-def _makes_real(kwargs: dict[str, Any]) -> bool:
+def _makes_real(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Of an operation that makes a tensor from none: whole numbers, and those that are never filled in."""
     dtype, device = kwargs.get("dtype"), kwargs.get("device")
     if device is not None and torch.device(device).type == "meta":
         return True
-    return dtype is not None and not dtype.is_floating_point
+    if dtype is None:
+        return func._overloadpacket is aten.arange and all(isinstance(x, int) for x in args)
+    return not dtype.is_floating_point
 
 
 def _numbered(indices: list[Tensor | None]) -> list[Tensor | None]:
@@ -112,6 +121,12 @@ def _numbered(indices: list[Tensor | None]) -> list[Tensor | None]:
         else:
             found.append(index)
     return found
+
+
+def _grouped(x: Tensor, w: Tensor, ends: Tensor, *_: Any) -> Tensor:
+    """What a grouped product gives; PyTorch's own description of it knows bfloat16 only."""
+    shape = (x.shape[0], w.shape[-1])
+    return x.new_empty(shape if w.dim() == 3 else (len(ends), *shape))
 
 
 def _in_turn(shape: torch.Size, experts: int) -> Tensor:
