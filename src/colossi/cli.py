@@ -184,6 +184,42 @@ def train(
         _say(f"Next: colossi chat {run.folder}, colossi report {run.folder}\n")
 
 
+@app.command("trace")
+def trace_command(
+    spec_file: SpecFile,
+    ranks: Annotated[
+        str, typer.Option(metavar="A,B", help="Which ranks; the first and the last when left out.")
+    ] = "",
+    perfetto: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every operation to this file for Perfetto.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the real step of a rank without numbers and without the others: FLOPs, collectives, memory."""
+    from colossi.spec import read_spec
+    from colossi.spec.ranks import chosen_ranks
+    from colossi.terminal import step
+    from colossi.terminal.perfetto import save
+    from colossi.terminal.progress import Progress
+
+    spec = read_spec(spec_file, overrides, needs=("training",))
+    chosen = chosen_ranks(ranks, spec.cluster.workers)
+    with Progress() as progress:
+        from colossi.train.trace import trace_ranks
+
+        traces = trace_ranks(spec, chosen, progress)
+    if perfetto is not None:
+        try:
+            save(traces, perfetto)
+        except OSError as error:
+            raise BadInput(
+                f"{perfetto}: cannot be written: {error.strerror}", "give a file in a folder"
+            ) from None
+    facts = step.describe(spec, traces)
+    _print_json(facts) if as_json else _print_rich(step.render(facts))
+
+
 @app.command()
 def launch(
     spec_file: SpecFile,

@@ -7,6 +7,7 @@ The trainer's own mesh and tensors say the same, which a test holds. Exact count
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from colossi.errors import BadInput
 from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.spec import Spec, data_parallel
@@ -29,6 +30,19 @@ class Share:
     experts: range
     heads: range
     parameters: int  # numbers of weights that are kept here
+
+
+def chosen_ranks(text: str, workers: int) -> list[int]:
+    """The ranks of "0,7", each once and in order; nothing is the first and the last."""
+    if not text:
+        return sorted({0, workers - 1})
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if not word.isdecimal() or int(word) >= workers]
+    if wrong:
+        raise BadInput(
+            f"--ranks {text}: {wrong[0]!r} is no rank of this run", f"give numbers from 0 to {workers - 1}"
+        )
+    return sorted({int(word) for word in words})
 
 
 def coordinates(layout: LayoutSpec, rank: int) -> dict[str, int]:

@@ -5,8 +5,9 @@ FLOPs are those of products: a multiplication and an addition for each term of a
 none, as is usual. PyTorch has the formulas of plain products (`torch.utils.flop_counter`); those of grouped
 products, of oneDNN's and of causal attention are here.
 
-Attention counts the pairs of query and key that the mask leaves, as a causal kernel computes: 2 products of D
-terms each going forward; going back 5, as a kernel that keeps no [T, S] matrix computes the scores once more [1].
+Attention counts the pairs of query and key that the mask leaves, as a causal kernel computes: 2 products of
+D terms each going forward; going back 5, as a kernel that keeps no [T, S] matrix computes the scores once
+more [1].
 
 [1] T. Dao, "FlashAttention-2", 2023, section 4.1 counts the same 2 and 5, with T^2 / 2 for the pairs.
 """
@@ -19,8 +20,6 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from colossi.model import matrix, softcap
-
-KINDS = ("matrices", "experts", "attention")  # of products; the rest is "other"
 
 
 def _linear(x: Tensor, w: Tensor, *_: Any, **__: Any) -> int:

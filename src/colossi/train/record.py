@@ -5,9 +5,8 @@ It listens to what PyTorch dispatches, whether the tensors are real or fake; it 
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from colossi.train.account import Collective, Event, Op
 from colossi.train.flops import bytes_of, flops_of, tensors_in
 
 # Collectives by the operators' names.
@@ -31,31 +31,7 @@ COLLECTIVES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One operation on this rank. Views, which move nothing, are not recorded."""
-
-    name: str
-    kind: str  # "matrices", "experts", "attention" or "other"
-    flops: int
-    read: int  # [B]
-    written: int  # [B]
-    live: int  # memory after it [B]
-
-
-@dataclass(frozen=True, slots=True)
-class Collective:
-    """One exchange with other ranks."""
-
-    kind: str
-    group: str  # the name of its process group
-    ranks: int
-    nbytes: int  # of the larger side on this rank, as nccl-tests counts: what is gathered, or scattered
-    live: int  # memory after it [B]
-
-    def on(self, axis: str) -> "Collective":
-        """The same, its group named by its axis."""
-        return replace(self, group=axis)
+UNNAMED = "activations"  # what is neither weights, gradients, optimizer state nor a buffer
 
 
 class Block:
@@ -64,7 +40,7 @@ class Block:
     __slots__ = ("nbytes", "part")
 
     def __init__(self, nbytes: int) -> None:
-        self.nbytes, self.part = nbytes, "activations"
+        self.nbytes, self.part = nbytes, UNNAMED
 
 
 class Memory:
@@ -81,6 +57,13 @@ class Memory:
         if x.device.type == "meta":
             return None
         return self._block_of(x.untyped_storage())
+
+    def name(self, tensors: Iterable[Tensor], part: str, unless_named: bool = False) -> None:
+        """Say what the blocks of tensors are for."""
+        for x in tensors:
+            block = self.see(x)
+            if block is not None and not (unless_named and block.part != UNNAMED):
+                block.part = part
 
     def _block_of(self, storage: Any) -> Block:
         key = id(storage)
@@ -117,27 +100,28 @@ class Memory:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """FSDP frees and regains gathered weights by resizing their storage, which is not dispatched."""
-        resize = torch.UntypedStorage.resize_
+        cls: Any = torch.UntypedStorage
+        resize = cls.resize_
 
         def resized(storage: Any, size: int) -> Any:
             done = resize(storage, size)
             self._block_of(storage).part = "buffers"
             return done
 
-        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
+        cls.resize_ = resized
         try:
             yield
         finally:
-            torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+            cls.resize_ = resize
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down what is dispatched while it is entered."""
+    """Writes down what is dispatched while it is entered; `exchanging` is called before each collective."""
 
-    def __init__(self, memory: Memory) -> None:
-        super().__init__()
-        self.memory = memory
-        self.events: list[Op | Collective] = []
+    def __init__(self, memory: Memory, exchanging: Callable[[], None] = lambda: None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.memory, self.exchanging = memory, exchanging
+        self.events: list[Event] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -146,11 +130,15 @@ class Recorder(TorchDispatchMode):
         inputs = list(tensors_in((args, kwargs)))
         if any(hasattr(x, "_local_tensor") or hasattr(x, "elem") for x in inputs):
             return NotImplemented  # DTensors and the like take themselves apart first
+        name = func.name().partition(".")[0]
+        if name in COLLECTIVES:
+            self.exchanging()
         out = func(*args, **kwargs)
         outputs = list(tensors_in(out))
         for x in outputs:
             self.memory.see(x)
-        name = func.name().partition(".")[0]
+        if name.startswith("fsdp::"):  # its copies of gathered weights, and of gradients on their way
+            self.memory.name([*inputs, *outputs], "buffers", unless_named=True)
         if name in COLLECTIVES:
             self.events.append(self._collective(COLLECTIVES[name], args, inputs, outputs))
         elif not name.startswith(("c10d::", "_c10d_functional::")) and _moves(func):
@@ -179,7 +167,7 @@ def _moves(func: Any) -> bool:
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The arguments that an operation writes to."""
-    found = []
+    found: list[Tensor] = []
     for number, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[number] if number < len(args) else kwargs.get(argument.name)

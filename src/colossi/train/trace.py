@@ -1,41 +1,42 @@
 """
 The trainer's own step, of one rank of a run of any size, without its numbers and without its peers.
 
-The step is not described again: the mesh, the model, the losses, the collectives and the optimizer are those of
-a true run, and what PyTorch is asked to do is written down. It takes the path of CPU cores without
+The step is not described again: the mesh, the model, the losses, the collectives and the optimizer are those
+of a true run, and what PyTorch is asked to do is written down. It takes the path of CPU cores without
 torch.compile: a kernel that fuses several operations is seen as these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from colossi.data.corpus import Batch
 from colossi.model.matrix import local
 from colossi.spec.layout import AXES
 from colossi.spec.spec import Spec, data_parallel
+from colossi.train.account import Collective, Event, Trace
 from colossi.train.mesh import JOINED, World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import build_model
-from colossi.train.record import Collective, Memory, Op, Recorder
+from colossi.train.parallel import Parts, build_model
+from colossi.train.record import Memory, Recorder
 from colossi.train.step import forward_backward
 from colossi.train.unreal import unreal_numbers, unreal_ranks
 
-Say = Callable[[str, float, float | None], None]
+Say = Callable[[str, float, float | None], None]  # how far a piece of work is: label, done, of how much
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One step of one rank, in the order in which things are begun."""
-
-    rank: int
-    coordinates: dict[str, int]  # by axis
-    events: list[Op | Collective]
-    memory: dict[str, int]  # by part, at the moment when most was live [B]
-    peak: int  # [B]
+def trace_ranks(spec: Spec, ranks: list[int], say: Say) -> list[Trace]:
+    """A step of each of these ranks, one after the other."""
+    traces = []
+    for done, rank in enumerate(ranks):
+        say("ranks", done, len(ranks))
+        traces.append(trace_rank(spec, rank))
+    say("ranks", len(ranks), len(ranks))
+    return traces
 
 
 def trace_rank(spec: Spec, rank: int) -> Trace:
@@ -54,20 +55,17 @@ def trace_rank(spec: Spec, rank: int) -> Trace:
             parts = build_model(spec, world, with_values=False)
             optimizer = Optimizer(parts, training, world)
             optimizer.load(optimizer.state(), 0)
-        _name(memory, [local(p) for p in parts.parameters()], "weights")
-        _name(memory, list(map(local, optimizer.state().values())), "optimizer")
+        memory.name(map(local, parts.parameters()), "weights")
+        memory.name(_state_of(optimizer), "optimizer")
         memory.forget_history()
-        with Recorder(memory) as recorder:
+        with Recorder(memory, lambda: memory.name(_whole_gradients(parts), "gradients")) as recorder:
             found = forward_backward(parts, batch_of(spec), spec, world)
-            _name(memory, [local(p.grad) for p in parts.parameters() if p.grad is not None], "gradients")
+            gradients = [local(p.grad) for p in parts.parameters() if p.grad is not None]
+            memory.name(gradients, "gradients")
+            del gradients
             optimizer.step(1, min(1.0, training.clip / found.gradient_norm) if training.clip else 1.0)
-        return Trace(
-            rank,
-            {axis: world.coordinate(axis) for axis in AXES},
-            _with_axes(recorder.events, world),
-            memory.at_peak(),
-            memory.peak,
-        )
+        at = {axis: world.coordinate(axis) for axis in AXES}
+        return Trace(rank, at, _by_axis(recorder.events, world), memory.at_peak())
 
 
 def batch_of(spec: Spec) -> Batch:
@@ -79,16 +77,33 @@ def batch_of(spec: Spec) -> Batch:
     return Batch(tokens, tokens, np.ones(shape, dtype=np.bool_), first)
 
 
-def _name(memory: Memory, tensors: list[torch.Tensor], part: str) -> None:
-    for x in tensors:
-        if (block := memory.see(x)) is not None:
-            block.part = part
+def _state_of(optimizer: Optimizer) -> Iterator[Tensor]:
+    """What AdamW and Muon hold from step to step."""
+    for each in (optimizer.adamw, optimizer.muon):
+        if each is not None:
+            for values in each.state.values():
+                yield from (value for value in values.values() if isinstance(value, Tensor))
+    if optimizer.muon is not None:
+        yield from (update for group in optimizer.muon.param_groups for update in group["params"])
 
 
-def _with_axes(events: list[Op | Collective], world: World) -> list[Op | Collective]:
+def _whole_gradients(parts: Parts) -> Iterator[Tensor]:
+    """Gradients of whole weights, that FSDP holds until the last micro-batch of a pipeline."""
+    for module in parts.modules():
+        if isinstance(module, FSDPModule):
+            for group in module._get_fsdp_state()._fsdp_param_groups:
+                for each in group.fsdp_params:
+                    weight = getattr(each, "_unsharded_param", None)
+                    for grad in (each.unsharded_accumulated_grad, None if weight is None else weight.grad):
+                        if grad is not None:
+                            yield local(grad)
+
+
+def _by_axis(events: list[Event], world: World) -> list[Event]:
     """Collectives by the axes of their groups, in place of the groups' own names."""
-    names = {}
-    for axis in (*JOINED, *AXES):
-        if (group := world.group(axis)) is not None:
-            names[group.group_name] = axis
-    return [e.on(names.get(e.group, "world")) if isinstance(e, Collective) else e for e in events]
+    axes: dict[str, str] = {}
+    for name in (*JOINED, *AXES):
+        if (group := world.group(name)) is not None:
+            wide = [axis for axis in JOINED.get(name, (name,)) if world.size(axis) > 1]
+            axes[group.group_name] = "*".join(wide)
+    return [e.on(axes.get(e.axis, "world")) if isinstance(e, Collective) else e for e in events]

@@ -2,9 +2,9 @@
 A world that is not there: one rank of a run of any size computes its step without numbers or peers.
 
 Floating point tensors are fake: they have a shape and a type, and no memory. What steers the step is real:
-tokens, masks, counts, and where each row goes are whole numbers, computed as in a true step. So the step's own
-code runs as it is, asks its own questions and gets answers; only what would come from numbers that are not
-there is decided here:
+tokens, masks, counts, and where each row goes are whole numbers, computed as in a true step. So the step's
+own code runs as it is, asks its own questions and gets answers; only what would come from numbers that are
+not there is decided here:
 
 * the router deals the tokens out to the experts evenly, in turn;
 * the numbers of rows that other ranks send are those that this rank sends to them, and the stages of a
@@ -21,13 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.distributed import HashStore
 from torch.testing._internal.distributed import fake_pg  # registers the backend "fake"
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from colossi.train.flops import tensors_in
 
-assert fake_pg
 aten: Any = torch.ops.aten
 c10d: Any = torch.ops.c10d
 
@@ -35,7 +33,7 @@ c10d: Any = torch.ops.c10d
 @contextmanager
 def unreal_ranks(rank: int, ranks: int) -> Iterator[None]:
     """Process groups of a world in which only this rank is there; collectives return at once."""
-    dist.init_process_group("fake", store=HashStore(), rank=rank, world_size=ranks)
+    dist.init_process_group("fake", store=fake_pg.FakeStore(), rank=rank, world_size=ranks)
     try:
         yield
     finally:
@@ -53,7 +51,7 @@ class _Unreal(TorchDispatchMode):
     """Operations on real tensors alone are carried out, all others on fake ones."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(
@@ -84,18 +82,18 @@ class _Unreal(TorchDispatchMode):
 @contextmanager
 def _read_whole() -> Iterator[None]:
     """What the host reads of a fake tensor: PyTorch asks number by number, and knows no arrays of them."""
-    tolist = FakeTensor.tolist
+    cls: Any = FakeTensor
+    tolist = cls.tolist
 
     def numpy(x: Tensor) -> Any:
         return np.broadcast_to(np.float64(1.0) if x.is_floating_point() else np.int64(0), x.shape)
 
-    FakeTensor.tolist = lambda x: numpy(x).tolist()  # type: ignore[method-assign]
-    FakeTensor.numpy = numpy  # type: ignore[method-assign, assignment]
+    cls.tolist, cls.numpy = lambda x: numpy(x).tolist(), numpy
     try:
         yield
     finally:
-        FakeTensor.tolist = tolist  # type: ignore[method-assign]
-        del FakeTensor.numpy
+        cls.tolist = tolist
+        del cls.numpy
 
 
 def _is_real(x: Tensor) -> bool:
