@@ -7,13 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from colossi.spec import Spec
+from colossi.spec.layout import AXES
 from colossi.terminal.numerals import count, size
 from colossi.train.account import PARTS, Trace, by_axis, by_kind
 
 
 def describe(spec: Spec, traces: list[Trace]) -> dict[str, Any]:
     """The facts by name, in base units."""
-    return {"name": spec.name, "ranks": spec.cluster.workers, "traces": [_describe(t) for t in traces]}
+    layout = {axis: getattr(spec.layout, axis) for axis in AXES}
+    described = [_describe(trace) for trace in traces]
+    return {"name": spec.name, "ranks": spec.cluster.workers, "layout": layout, "traces": described}
 
 
 def _describe(trace: Trace) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def render(facts: dict[str, Any]) -> RenderableType:
     """The same as tables for people."""
     shown: list[RenderableType] = []
     for trace in facts["traces"]:
-        axes = [f"{axis} {at}" for axis, at in trace["coordinates"].items() if at or facts["ranks"] > 1]
+        axes = [f"{axis} {at}" for axis, at in trace["coordinates"].items() if facts["layout"][axis] > 1]
         title = f"rank {trace['rank']:,} of {facts['ranks']:,}" + (f": {', '.join(axes)}" if axes else "")
         shown += [Text()] * bool(shown) + [Text(title, style="bold"), _operations(trace)]
         shown += [_collectives(trace)] if trace["collectives"] else []

@@ -7,7 +7,8 @@ Plain numbers, without torch: the tracer writes an account, whoever shows or che
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-KINDS = ("matrices", "experts", "attention", "other")  # of operations; "experts" are grouped products
+# Of operations: three kinds of products ("experts" are grouped ones), what the optimizer does, and the rest.
+KINDS = ("matrices", "experts", "attention", "other", "optimizer")
 PARTS = ("weights", "gradients", "optimizer", "activations", "buffers")  # of memory
 
 
@@ -83,7 +84,7 @@ class Exchanged:
 
 
 def by_kind(ops: Iterable[Op]) -> dict[str, Total]:
-    """What the operations of each kind add up to; all four kinds are there."""
+    """What the operations of each kind add up to; all kinds are there."""
     totals = {kind: Total() for kind in KINDS}
     for op in ops:
         total = totals[op.kind]

@@ -116,11 +116,16 @@ class Memory:
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down what is dispatched while it is entered; `exchanging` is called before each collective."""
+    """Writes down what is dispatched while it is entered; `exchanging` is called before each collective.
 
-    def __init__(self, memory: Memory, exchanging: Callable[[], None] = lambda: None) -> None:
+    All operations are of the given `kind`; without one, each of its own.
+    """
+
+    def __init__(
+        self, memory: Memory, exchanging: Callable[[], None] = lambda: None, kind: str | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.memory, self.exchanging = memory, exchanging
+        self.memory, self.exchanging, self.kind = memory, exchanging, kind
         self.events: list[Event] = []
 
     def __torch_dispatch__(
@@ -147,7 +152,7 @@ class Recorder(TorchDispatchMode):
             fresh = [x for x in outputs if not any(x is each for each in written)]
             if written or fresh:
                 bytes_ = bytes_of(inputs), bytes_of(written + fresh)
-                self.events.append(Op(name, kind, flops, *bytes_, self.memory.live))
+                self.events.append(Op(name, self.kind or kind, flops, *bytes_, self.memory.live))
         return out
 
     def _collective(self, kind: str, args: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Collective:

@@ -55,17 +55,26 @@ def trace_rank(spec: Spec, rank: int) -> Trace:
             parts = build_model(spec, world, with_values=False)
             optimizer = Optimizer(parts, training, world)
             optimizer.load(optimizer.state(), 0)
-        memory.name(map(local, parts.parameters()), "weights")
-        memory.name(_state_of(optimizer), "optimizer")
-        memory.forget_history()
-        with Recorder(memory, lambda: memory.name(_whole_gradients(parts), "gradients")) as recorder:
-            found = forward_backward(parts, batch_of(spec), spec, world)
-            gradients = [local(p.grad) for p in parts.parameters() if p.grad is not None]
-            memory.name(gradients, "gradients")
-            del gradients
-            optimizer.step(1, min(1.0, training.clip / found.gradient_norm) if training.clip else 1.0)
+        events = record_step(parts, optimizer, batch_of(spec), spec, world, memory)
         at = {axis: world.coordinate(axis) for axis in AXES}
-        return Trace(rank, at, _by_axis(recorder.events, world), memory.at_peak())
+        return Trace(rank, at, _by_axis(events, world), memory.at_peak())
+
+
+def record_step(
+    parts: Parts, optimizer: Optimizer, batch: Batch, spec: Spec, world: World, memory: Memory
+) -> list[Event]:
+    """One step, written down; of true tensors just as of fake ones. Collectives' axes are names of groups."""
+    assert spec.training is not None
+    memory.name(map(local, parts.parameters()), "weights")
+    memory.name(_state_of(optimizer), "optimizer")
+    memory.forget_history()
+    with Recorder(memory, lambda: memory.name(_whole_gradients(parts), "gradients")) as before:
+        found = forward_backward(parts, batch, spec, world)
+    memory.name((local(p.grad) for p in parts.parameters() if p.grad is not None), "gradients")
+    with Recorder(memory, kind="optimizer") as after:
+        clip = spec.training.clip
+        optimizer.step(1, min(1.0, clip / found.gradient_norm) if clip else 1.0)
+    return before.events + after.events
 
 
 def batch_of(spec: Spec) -> Batch:
