@@ -55,6 +55,13 @@ def check_trainable(spec: Spec) -> None:
         )
 
 
+def check_traceable(spec: Spec) -> None:
+    """The same for a trace, which needs a layout and no machines."""
+    if not spec.has_layout:
+        raise ValueError("table [layout] is missing: say how the run is divided, as `colossi plan` finds out")
+    check_trainable(spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"gpus": None})}))
+
+
 def _as_said(value: object) -> str:
     if value is None:
         return "no value"
