@@ -11,7 +11,8 @@ import torch
 from colossi.spec.ranks import Share, shares
 from colossi.spec.size import flops_per_token
 from colossi.spec.spec import Spec
-from colossi.train.account import Collective, Event, Op, Trace
+from colossi.spec.stages import parts_of
+from colossi.train.account import Collective, Event, Trace
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import build_model
@@ -62,9 +63,7 @@ def flops(trace: Trace) -> dict[str, int]:
 def expected_flops(spec: Spec, rank: int) -> dict[str, int]:
     """Of a rank's products, forward and twice that going back, by what it holds; without recomputation.
 
-    Attention goes back with 5 products where it went forward with 2. The router is on every tensor rank. A
-    schedule that goes back twice, for activations and for weights, does a matrix's product for weights in
-    both: a float32 product of our own cannot know what it is asked for.
+    Attention goes back with 5 products where it went forward with 2. The router is on every tensor rank.
     """
     model, training, layout, share = spec.model, spec.training, spec.layout, share_of(spec, rank)
     assert training is not None and share.sequences is not None
@@ -76,9 +75,15 @@ def expected_flops(spec: Spec, rank: int) -> dict[str, int]:
     head = model.vocabulary * model.hidden // layout.tensor if share.output else 0
     expert = 3 * model.hidden * model.ffn_hidden // layout.tensor if model.experts > 1 else 0
     pairs = len(share.sequences) * length * (length + 1) // 2 // layout.context
-    ways, in_blocks = 8 if layout.schedule != "1f1b" else 6, (attention + dense_ffn) // layout.tensor + router
+    dense = 6 * blocks * ((attention + dense_ffn) // layout.tensor + router)
+    if layout.schedule != "1f1b":
+        # It goes back twice, for activations and for weights, in all stages but the first. A float32 product
+        # of our own does not know which it is asked for, and gives both each time.
+        parts = parts_of(model, layout.stages)
+        again = sum(len(parts[stage].blocks) for stage in share.stages if stage > 0)
+        dense += 4 * again * (attention + router)
     found = {
-        "matrices": tokens * (ways * blocks * in_blocks + 6 * head),
+        "matrices": tokens * (dense + 6 * head),
         "experts": 6 * tokens * blocks * model.experts_per_token * expert,
         "attention": (2 + 5) * 2 * blocks * model.heads // layout.tensor * model.head_dim * pairs,
     }
@@ -106,9 +111,7 @@ def test_flops_of_a_whole_model_are_those_of_its_size(model: dict[str, Any]) -> 
 def test_recomputation_costs_the_blocks_once_more() -> None:
     once, twice = (flops(traced({"recompute": recompute})) for recompute in ("none", "full"))
     assert twice["attention"] * 7 == once["attention"] * 9  # 2 of 2 + 5 once more
-    # The product at the end of a block is needed by nobody going back, and left out.
-    block_end = 2 * 128 * 2 * 32 * 48 * 4
-    assert twice["experts"] * 3 == once["experts"] * 4 - 3 * block_end
+    assert twice["experts"] * 3 == once["experts"] * 4
 
 
 def test_muon_multiplies_in_the_optimizer_only() -> None:
@@ -222,13 +225,16 @@ def test_weights_gradients_and_optimizer_in_memory(layout: dict[str, Any]) -> No
     assert found["weights"] == weights
     assert 0 <= found["optimizer"] - 2 * weights < 8 * 60  # and a count of steps for each weight
     if layout.get("pipeline") == 2:  # at the end of its micro-batches, before sharded ones are reduced
-        assert found["gradients"] == weights * layout.get("shard", 1)
+        experts = 4 * 2 * X * 3 * 32 * 48 // layout.get("expert", 1)
+        dense = weights * layout.get("shard", 1) * layout.get("expert", 1) - experts * layout.get("expert", 1)
+        assert found["gradients"] == dense + experts
 
 
 def test_a_block_more_costs_its_input_when_it_is_recomputed() -> None:
-    four, six = (sum(traced({"recompute": "full"}, None, {"layers": n}).memory.values()) for n in (4, 6))
-    state = 4 * BLOCKS // L // 4 * 3 * 2  # weights and AdamW's moments of two blocks
-    assert six - four == pytest.approx(state + 2 * BTE, abs=2_000)  # and what the router reports
+    recomputed, batch = {"recompute": "full"}, {"global_batch": 8 * B}  # so many that the loss is the peak
+    four, six = (sum(traced(recomputed, batch, {"layers": n}).memory.values()) for n in (4, 6))
+    state = 3 * BLOCKS // L  # weights and AdamW's moments of a block
+    assert six - four == pytest.approx(2 * (state + 8 * BTE), rel=0.01)  # and what the router reports
 
 
 def real_step(rank: int, ranks: int, spec: Spec) -> tuple[list[Event], int]:
@@ -256,21 +262,10 @@ REAL: list[dict[str, Any]] = [
 ]
 
 
-def moves(event: Event) -> tuple[Any, ...]:
-    """What happens, in numbers that do not depend on which experts the router chose."""
-    if isinstance(event, Collective):
-        return (event.kind, 0 if event.kind == "all_to_all" else event.nbytes)
-    return (event.name, event.kind)
-
-
-def without_gloos_own(events: list[Event]) -> list[Event]:
-    """gloo has no reduce-scatter: it reduces everything and copies a part."""
-    kept: list[Event] = []
-    for event in events:
-        copies = isinstance(event, Op) and event.name == "aten::copy_"
-        if not (copies and kept and isinstance(kept[-1], Collective) and kept[-1].kind == "reduce_scatter"):
-            kept.append(event)
-    return kept
+def exchanges(events: list[Event]) -> list[tuple[str, int | None]]:
+    """Kinds and bytes in order; how many rows go to an expert's rank depends on the router's numbers."""
+    collectives = [event for event in events if isinstance(event, Collective)]
+    return [(e.kind, None if e.kind == "all_to_all" else e.nbytes) for e in collectives]
 
 
 @pytest.mark.parametrize("layout", REAL, ids=name)
@@ -278,8 +273,10 @@ def test_two_processes_do_what_the_trace_says(layout: dict[str, Any], tmp_path: 
     spec = spec_of(layout, 2)
     events, peak = run_ranks(2, real_step, spec, folder=tmp_path)
     trace = traced(layout)
-    assert [moves(e) for e in without_gloos_own(events)] == [moves(e) for e in trace.events]
-    assert peak == pytest.approx(sum(trace.memory.values()), rel=0.01)
+    assert exchanges(events) == exchanges(trace.events)
+    if "expert" not in layout:
+        assert flops(Trace(0, {}, events, {})) == flops(trace)
+    assert peak > 0.98 * sum(trace.memory.values())  # gloo's threads let go of tensors when they like
 
 
 MEASURED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
