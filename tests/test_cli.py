@@ -14,7 +14,7 @@ import colossi
 ROOT = Path(__file__).parents[1]
 LAPTOP = str(ROOT / "examples" / "laptop.toml")
 PACKAGE = str(Path(colossi.__file__).parents[1])
-COMMANDS = ("info", "train", "evaluate", "chat", "report")
+COMMANDS = ("info", "train", "trace", "evaluate", "chat", "report")
 
 
 def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -81,6 +81,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an impossible combination": (
         ["train", LAPTOP, "--set", "layout.expert=3"],
         f"error: {LAPTOP}, with --set layout.expert=3: layout.expert = 3 does not divide",
+    ),
+    "a rank that is not there": (
+        ["trace", LAPTOP, "--ranks", "0,9"],
+        "error: --ranks 0,9: '9' is no rank of this run",
+    ),
+    "a trace of what can only be planned": (
+        ["trace", LAPTOP, "--set", "layout.recompute=selective"],
+        "error: laptop: layout.recompute = 'selective' can be planned and not be trained",
     ),
     "training without data": (["train", "bare.toml"], "error: bare.toml: table [data] is missing"),
     "a report of no folder": (["report", "absent"], "error: absent: no such folder"),

@@ -9,6 +9,7 @@ COMMANDS = (
     "train",
     "launch",
     "info",
+    "trace",
     "evaluate",
     "chat",
     "report",

@@ -64,14 +64,15 @@ def _operations(trace: dict[str, Any]) -> Table:
 
 
 def _collectives(trace: dict[str, Any]) -> Table:
-    table = _table("collectives", "number", "bytes", "ranks", "axis")
+    table = _table("collectives", "number", "bytes", "ranks")
+    table.add_column("axis")
     for each in trace["collectives"]:
         table.add_row(
             f"  {each['kind']}",
             f"{each['count']:,}",
             size(each["bytes"]),
             f"{each['ranks']:,}",
-            Text(each["axis"], justify="left"),
+            each["axis"],
         )
     return table
 
