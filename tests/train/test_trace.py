@@ -204,6 +204,14 @@ def test_what_an_axis_moves(layout: dict[str, Any], moved: dict[str, int]) -> No
     assert found == moved
 
 
+def test_ranks_traced_one_after_the_other_do_not_mix() -> None:
+    """DTensor keeps meshes of worlds that are gone: gathering Muon's gradients would ask their groups."""
+    spec = spec_of({"shard": 2, "tensor": 2}, 4, {"optimizer": "muon"})
+    both = [trace_rank(spec, rank) for rank in (0, 3)]
+    assert exchanges(both[0].events) == exchanges(both[1].events)
+    assert {each.axis for each in both[1].collectives} == {"shard", "tensor", "shard*tensor"}
+
+
 def test_axes_together_have_their_own_names() -> None:
     trace = traced({"replicate": 2, "shard": 2, "expert": 2, "tensor": 2})
     found = {(each.kind, each.axis, each.ranks) for each in trace.collectives}

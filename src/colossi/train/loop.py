@@ -28,7 +28,7 @@ from colossi.train.diagnosis import where_it_broke
 from colossi.train.faults import Faults
 from colossi.train.link import CHECKPOINT, SAVE_AND_STOP, Link, Order
 from colossi.train.mesh import World
-from colossi.train.optimizer import Optimizer
+from colossi.train.optimizer import Optimizer, clipping
 from colossi.train.parallel import Parts, build_model, number_format
 from colossi.train.peak import world_peak
 from colossi.train.snapshot import Manifest, Snapshots, Source, map_region, restore
@@ -256,9 +256,7 @@ def _one_step(training: Training, step: int) -> StepResult:
     if result.corrupted and training.snapshots is not None:
         raise Corrupted(training.snapshots)
     _refuse_nonsense(training, step, batch, result)
-    clip = spec.training.clip
-    scale = min(1.0, clip / result.gradient_norm) if clip and result.gradient_norm > 0 else 1.0
-    rate = training.optimizer.step(step, scale)
+    rate = training.optimizer.step(step, clipping(result.gradient_norm, spec.training.clip))
     with link.sheltered() if link else contextlib.nullcontext():  # a step with a snapshot is in the ledger
         training.record(
             "step_done",

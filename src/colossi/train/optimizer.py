@@ -37,6 +37,11 @@ def learning_rate_factor(step: int, training: TrainingSpec) -> float:
     return floor + (1 - floor) * min(1.0, left / training.decay_fraction)
 
 
+def clipping(gradient_norm: float, clip: float) -> float:
+    """What gradients are multiplied by so that their norm is at most `clip`; 0 is no clipping."""
+    return min(1.0, clip / gradient_norm) if clip and gradient_norm > 0 else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """One matrix of a parameter that this rank computes Muon's update of."""

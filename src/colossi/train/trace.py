@@ -22,7 +22,7 @@ from colossi.spec.spec import Spec, data_parallel
 from colossi.spec.trainable import check_traceable
 from colossi.train.account import Collective, Event, Trace
 from colossi.train.mesh import JOINED, World
-from colossi.train.optimizer import Optimizer
+from colossi.train.optimizer import Optimizer, clipping
 from colossi.train.parallel import Parts, build_model
 from colossi.train.record import Memory, Recorder
 from colossi.train.step import forward_backward
@@ -78,8 +78,7 @@ def record_step(
         found = forward_backward(parts, batch, spec, world)
     memory.name((local(p.grad) for p in parts.parameters() if p.grad is not None), "gradients")
     with Recorder(memory, kind="optimizer") as after:
-        clip = spec.training.clip
-        optimizer.step(1, min(1.0, clip / found.gradient_norm) if clip else 1.0)
+        optimizer.step(1, clipping(found.gradient_norm, spec.training.clip))
     return before.events + after.events
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.testing._internal.distributed import fake_pg  # registers the backend "fake"
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,6 +39,8 @@ def unreal_ranks(rank: int, ranks: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+        # DTensor keeps meshes, and would take one of this world, with its place in it, for one of the next.
+        _clear_sharding_prop_cache()
 
 
 @contextmanager
