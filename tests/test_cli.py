@@ -90,6 +90,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["trace", LAPTOP, "--set", "layout.recompute=selective"],
         "error: laptop: layout.recompute = 'selective' can be planned and not be trained",
     ),
+    "a trace into no folder": (
+        ["trace", LAPTOP, "--perfetto", "absent/step.json"],
+        "error: absent/step.json: no folder absent",
+    ),
+    "a trace without a layout": (
+        ["trace", str(ROOT / "examples" / "colossus.toml")],
+        "error: colossus: table [layout] is missing",
+    ),
     "training without data": (["train", "bare.toml"], "error: bare.toml: table [data] is missing"),
     "a report of no folder": (["report", "absent"], "error: absent: no such folder"),
     "a report of no run": (["report", "."], "error: .: not a run (no spec.toml in it)"),

@@ -199,12 +199,16 @@ def trace_command(
     """Run the real step of a rank without numbers and without the others: FLOPs, collectives, memory."""
     from colossi.spec import read_spec
     from colossi.spec.ranks import chosen_ranks
+    from colossi.spec.trainable import check_traceable
     from colossi.terminal import step
     from colossi.terminal.perfetto import save
     from colossi.terminal.progress import Progress
 
     spec = read_spec(spec_file, overrides, needs=("training",))
+    check_traceable(spec)
     chosen = chosen_ranks(ranks, spec.cluster.workers)
+    if perfetto is not None and not perfetto.parent.is_dir():
+        raise BadInput(f"{perfetto}: no folder {perfetto.parent}", "give a file in a folder that is there")
     with Progress() as progress:
         from colossi.train.trace import trace_ranks
 

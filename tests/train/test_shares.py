@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colossi.errors import BadInput
 from colossi.model.context import positions
 from colossi.model.matrix import local
 from colossi.spec.layout import AXES
 from colossi.spec.model import ModelSpec
-from colossi.spec.ranks import coordinates, shares
+from colossi.spec.ranks import chosen_ranks, coordinates, shares
 from colossi.spec.size import block_parameters
 from colossi.spec.spec import Spec
 from colossi.spec.stages import parts_of
@@ -65,6 +66,14 @@ def test_the_trainer_holds_what_is_drawn(layout: dict[str, Any], tmp_path: Path)
         assert [position for span in share.positions for position in span] == columns
         assert share.blocks == blocks
         assert share.parameters == numbers
+
+
+def test_ranks_by_name() -> None:
+    assert chosen_ranks("", 8) == [0, 7] and chosen_ranks("", 1) == [0]
+    assert chosen_ranks("3, 0,3", 8) == [0, 3]
+    for wrong in ("8", "0,", "-1", "all"):
+        with pytest.raises(BadInput, match="is no rank of this run"):
+            chosen_ranks(wrong, 8)
 
 
 @given(st.tuples(*[st.integers(1, 5)] * 6), st.data())

@@ -4,6 +4,7 @@ What colossi's own trainer can do of all that a spec can describe.
 The planner knows models, layouts and number formats of other programs too; `colossi train` refuses them.
 """
 
+from colossi.errors import SpecError
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.spec import Spec
 
@@ -56,10 +57,13 @@ def check_trainable(spec: Spec) -> None:
 
 
 def check_traceable(spec: Spec) -> None:
-    """The same for a trace, which needs a layout and no machines."""
+    """The same for a trace, which needs a layout and no machines; raises SpecError."""
     if not spec.has_layout:
-        raise ValueError("table [layout] is missing: say how the run is divided, as `colossi plan` finds out")
-    check_trainable(spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"gpus": None})}))
+        raise SpecError(f"{spec.name}: table [layout] is missing", "`colossi plan SPEC` finds the best")
+    try:
+        check_trainable(spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"gpus": None})}))
+    except ValueError as error:
+        raise SpecError(f"{spec.name}: {error}", "what can be trained can be traced") from None
 
 
 def _as_said(value: object) -> str:
