@@ -1,5 +1,6 @@
 """The grouped experts against a loop over experts, and the router's figures against counting."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,14 @@ def brute_force(routing: Routing, counted: Tensor) -> RouterStats:
                 continue
             token, tokens = row * length + at, tokens + 1
             z += float(routing.logits_NX[token].double().logsumexp(0)) ** 2
+            z += sum(max(abs(r) - 1.5, 0.0) ** 2 for r in routing.logits_NX[token].tolist())
             for expert in routing.experts_Nk[token].tolist():
                 sent[expert] += 1
                 load[expert] += 1
             likely = [p + q for p, q in zip(likely, routing.probabilities_NX[token].tolist(), strict=True)]
         tokens = max(tokens, 1)
         balance += total * sum((s / (tokens * k)) * (p / tokens) for s, p in zip(sent, likely, strict=True))
-    largest = max(abs(x) for x in routing.logits_NX.flatten().tolist())
+    largest = max((abs(x) for row in routing.logits_NX[counted.flatten()].tolist() for x in row), default=0.0)
     return RouterStats(*(torch.tensor(x, dtype=torch.float64) for x in (balance, z, load, largest)))
 
 
@@ -170,7 +172,7 @@ def brute_force(routing: Routing, counted: Tensor) -> RouterStats:
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(2, 6), st.integers(0, 99))
 def test_router_stats_by_counting(batch: int, length: int, total: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch * length, total, generator=generator)
+    logits = 2 * torch.randn(batch * length, total, generator=generator)  # some of them beyond the bound
     probabilities = logits.softmax(-1)
     k = 1 + seed % total
     weights, chosen = probabilities.topk(k, dim=-1)
@@ -191,6 +193,16 @@ def test_even_routing_has_balance_one_per_sequence() -> None:
     assert float(stats.balance) == pytest.approx(2.0)  # two sequences
     assert stats.load_X.tolist() == [2, 2, 2, 2]
     assert float(stats.z) == pytest.approx(8 * 1.386294**2, rel=1e-5)  # log(4) = 1.386294
+
+
+def test_z_pulls_a_large_negative_logit_back_where_the_log_sum_exp_is_content() -> None:
+    # exp(-4) + exp(r) = 1: the log-sum-exp is 0, and so is the slope of its square. (4 - 2)^2 is left.
+    logits = torch.tensor([[-4.0, math.log(1 - math.exp(-4))]]).requires_grad_()
+    routing = Routing(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.long), logits, logits.softmax(-1))
+    z = router_stats(routing, torch.ones(1, 1, dtype=torch.bool)).z
+    z.backward()
+    assert z.item() == pytest.approx(4.0)
+    torch.testing.assert_close(logits.grad, torch.tensor([[-4.0, 0.0]]))
 
 
 @pytest.mark.parametrize("cap", [0.0, 30.0])

@@ -57,7 +57,8 @@ def experts(x_BTE: Tensor, counted_BT: Tensor, w: Weights, model: ModelSpec) -> 
         gate, value, down = (w[f"experts.{name}"][e] for name in ("gate", "value", "down"))
         out = (F.gelu(x_BTE @ gate.T, approximate="tanh") * (x_BTE @ value.T)) @ down.T
         y = y + (shares * chosen)[..., e, None] * out
-    z = (logits.exp().sum(-1).log().square() * counted_BT).sum()
+    beyond = (logits.abs() - 1.5).clamp(min=0).square().sum(-1)
+    z = ((logits.exp().sum(-1).log().square() + beyond) * counted_BT).sum()
     balance = x_BTE.new_zeros(())
     for p, c, counted in zip(shares, chosen, counted_BT, strict=True):
         tokens = max(1, int(counted.sum()))

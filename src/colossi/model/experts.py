@@ -224,14 +224,19 @@ class Experts(nn.Module):
         return (arrive(*flight) for flight in back)
 
 
+# Programs that load Grok models agree only while |router logit| is under 3. The logarithm of a sum of
+# exponentials bounds logits from above alone: an expert that is not wanted gets a large negative one.
+LOGIT_BOUND = 1.5
+
+
 @dataclass(frozen=True, slots=True)
 class RouterStats:
     """Sums over the tokens of one pass, so that any split of a batch adds up to the same."""
 
     balance: Tensor  # [1] sum over sequences of X * sum_e f_e P_e [1]; 1 per sequence when even
-    z: Tensor  # [1] sum over tokens of logsumexp(router logits)^2 [2]
+    z: Tensor  # [1] sum over tokens of logsumexp(router logits)^2 [2], and of squares beyond LOGIT_BOUND
     load_X: Tensor  # tokens sent to each expert
-    largest: Tensor  # [1] largest |router logit|
+    largest: Tensor  # [1] largest |router logit| of a token that counts
 
 
 def router_stats(routing: Routing, counted_BT: Tensor, context: ProcessGroup | None = None) -> RouterStats:
@@ -253,12 +258,13 @@ def router_stats(routing: Routing, counted_BT: Tensor, context: ProcessGroup | N
     tokens_B1 = tokens_B1.clamp(min=1)
     f_BX = whole_BX / (tokens_B1 * routing.experts_Nk.shape[1])
     p_BX = (routing.probabilities_NX.view(batch, length, total) * counted).sum(1) / tokens_B1
-    z_N = logits.logsumexp(-1).square() * counted.flatten()
+    beyond_N = F.relu(logits.abs() - LOGIT_BOUND).square().sum(-1)
+    z_N = (logits.logsumexp(-1).square() + beyond_N) * counted.flatten()
     return RouterStats(
         balance=total * (f_BX * p_BX).sum(),
         z=z_N.sum(),
         load_X=load_BX.sum(0).detach(),
-        largest=logits.detach().abs().amax(),
+        largest=(logits.detach().abs() * counted.view(-1, 1)).amax(),
     )
 
 
