@@ -73,6 +73,7 @@ class Flight:
         """The rows that were to arrive, once they are there."""
         assert self._work is not None
         self._work.wait()
+        self._work = None  # gloo's keeps the rows as long as it lives, and autograd keeps the flight
         (_, arrived), self._rows = self._rows, ()
         return arrived
 
