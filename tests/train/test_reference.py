@@ -75,7 +75,7 @@ def test_the_laptop_model_trains_like_a_plain_reference(
     assert expected[-1] < 0.6 * expected[0]  # it did learn
 
 
-@pytest.mark.parametrize("training", [{}, {"precision": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("training", [{}, {"precision": "bf16"}], ids=str)
 def test_a_tiny_model_learns_a_batch_by_heart(training: dict[str, Any]) -> None:
     # 8 rows of 16 tokens drawn at random, each beginning with another one: all can be known, nothing guessed.
     spec = spec_of(
@@ -129,7 +129,7 @@ def accumulated(rank: int, ranks: int, spec: Spec) -> dict[str, tuple[float, flo
 @pytest.mark.parametrize("layout", [{}, {"shard": 2}, {"shard": 2, "expert": 2}], ids=str)
 def test_gradients_of_bfloat16_add_up_in_float32(layout: dict[str, int], tmp_path: Path) -> None:
     ranks = int(np.prod(list(layout.values()))) if layout else 1
-    spec = spec_of({"micro_batch": 1, **layout}, ranks, {"precision": "bfloat16", "global_batch": 16 * ranks})
+    spec = spec_of({"micro_batch": 1, **layout}, ranks, {"precision": "bf16", "global_batch": 16 * ranks})
     for name, (ours, coarse) in run_ranks(ranks, accumulated, spec, folder=tmp_path).items():
         assert ours < 2e-6, name  # 16 sums in float32
         assert coarse > 1e-3, name  # 16 in bfloat16: what the first line would not let pass

@@ -108,7 +108,7 @@ def test_a_slow_worker_is_reported_and_replaced(undisturbed: Losses, tmp_path: P
 
 
 def test_a_node_that_was_slow_is_checked_and_serves_again(undisturbed: Losses, tmp_path: Path) -> None:
-    run = survive(tmp_path, "slow worker 1 at step 20 by 0.2 s; kill node 0 at step 75", spares=1)
+    run = survive(tmp_path, "slow worker 1 at step 20 by 0.2 s; kill node 0 at step 86", spares=1)
     assert report_of(run).losses == undisturbed
     (checked,) = events_of(run, "checked")
     assert checked.data == {"node": "node-1", "passed": True, "why": ""}

@@ -32,9 +32,7 @@ def test_nothing_is_read_from_the_device_before_the_step_ends(
         raise Ended
 
     monkeypatch.setattr(step._Sums, "result", ended)
-    spec = spec_of(
-        {"micro_batch": 4}, training={"precision": "bfloat16"}, model={"attention_cap": 0.0} | model
-    )
+    spec = spec_of({"micro_batch": 4}, training={"precision": "bf16"}, model={"attention_cap": 0.0} | model)
     world = World.make(spec.layout, torch.device("meta"), 1)
     parts = build_model(spec, world, with_values=False)
     with pytest.raises(Ended):

@@ -117,6 +117,18 @@ def count(numbers: Tensor, total: int) -> Tensor:
     return numbers.new_zeros(total).scatter_add_(0, numbers, torch.ones_like(numbers))
 
 
+def grouped_product(x: Tensor, w_XIO: Tensor, ends_X: Tensor) -> Tensor:
+    """Rows up to ends[0] times the first matrix, and so on. PyTorch's compiler knows it in bfloat16 only."""
+    if torch.compiler.is_compiling() and x.dtype != torch.bfloat16:
+        return _not_compiled(x, w_XIO, ends_X)
+    return F.grouped_mm(x, w_XIO, offs=ends_X)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _not_compiled(x: Tensor, w_XIO: Tensor, ends_X: Tensor) -> Tensor:
+    return F.grouped_mm(x, w_XIO, offs=ends_X)
+
+
 GELU_A = 2 * (2 / math.pi) ** 0.5
 GELU_B = GELU_A * 0.044715
 
@@ -196,8 +208,8 @@ class Experts(nn.Module):
         """Rows sorted by expert -> each through its own expert. [rows, E]"""
         ends = counts_X.cumsum(0).to(torch.int32)
         gate, value, down = (local(w).to(x.dtype).transpose(1, 2) for w in (self.gate, self.value, self.down))
-        inner = gated_gelu(F.grouped_mm(x, gate, offs=ends), F.grouped_mm(x, value, offs=ends))
-        return F.grouped_mm(inner, down, offs=ends)
+        inner = gated_gelu(grouped_product(x, gate, ends), grouped_product(x, value, ends))
+        return grouped_product(inner, down, ends)
 
     def _grouped_elsewhere(self, parts: list[Sorted]) -> Iterator[Tensor]:
         """The same where the experts are dealt out over the ranks of a group, in order; part after part."""

@@ -57,9 +57,9 @@ def flops(spec: Spec, share: Share) -> dict[str, int]:
     """Products, forward and twice that going back; attention with 2 and 5, as its scores are made again.
 
     The router is computed on every tensor-parallel rank. With recomputation blocks are computed once more,
-    but for the last product of each if it is a plain one, which nothing going back needs. A backward pass in two
-    parts (zero-bubble, all stages but the first) does a plain product's two gradients in both: it cannot know
-    which is asked for.
+    but for the last product of each if it is a plain one, which nothing going back needs. A backward pass in
+    two parts (zero-bubble, all stages but the first) does a plain product's two gradients in both: it cannot
+    know which is asked for.
     """
     model, training, layout = spec.model, spec.training, spec.layout
     assert training is not None and share.sequences is not None
