@@ -45,6 +45,8 @@ bench: install ## ratios to peers and to the machine's limits
 	@$(BIN)/python benchmarks/recovery.py
 	@$(BIN)/python benchmarks/snapshot.py
 	@$(BIN)/python benchmarks/controller.py
+	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/plan.py
 
 format: install ## let ruff format everything
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
