@@ -196,13 +196,13 @@ def test_even_routing_has_balance_one_per_sequence() -> None:
 
 
 def test_z_pulls_a_large_negative_logit_back_where_the_log_sum_exp_is_content() -> None:
-    # exp(-4) + exp(r) = 1: the log-sum-exp is 0, and so is the slope of its square. (4 - 2)^2 is left.
+    # exp(-4) + exp(r) = 1: the log-sum-exp is 0, and so is the slope of its square. (4 - 1.5)^2 is left.
     logits = torch.tensor([[-4.0, math.log(1 - math.exp(-4))]]).requires_grad_()
     routing = Routing(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.long), logits, logits.softmax(-1))
     z = router_stats(routing, torch.ones(1, 1, dtype=torch.bool)).z
     z.backward()
-    assert z.item() == pytest.approx(4.0)
-    torch.testing.assert_close(logits.grad, torch.tensor([[-4.0, 0.0]]))
+    assert z.item() == pytest.approx(6.25)
+    torch.testing.assert_close(logits.grad, torch.tensor([[-5.0, 0.0]]))
 
 
 @pytest.mark.parametrize("cap", [0.0, 30.0])
