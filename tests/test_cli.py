@@ -14,7 +14,7 @@ import colossi
 ROOT = Path(__file__).parents[1]
 LAPTOP = str(ROOT / "examples" / "laptop.toml")
 PACKAGE = str(Path(colossi.__file__).parents[1])
-COMMANDS = ("info", "train", "trace", "evaluate", "chat", "report")
+COMMANDS = ("info", "forecast", "plan", "train", "trace", "evaluate", "chat", "report")
 
 
 def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -99,6 +99,15 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "error: colossus: table [layout] is missing",
     ),
     "training without data": (["train", "bare.toml"], "error: bare.toml: table [data] is missing"),
+    "a forecast without a layout": (
+        ["forecast", "bare.toml"],
+        "error: bare.toml: table [training] is missing",
+    ),
+    "a sweep of nothing": (
+        ["forecast", LAPTOP, "--sweep", "cluster.gpus"],
+        "error: --sweep cluster.gpus: not of the form table.key=a,b,c",
+    ),
+    "a plan for no machine": (["plan", LAPTOP], "error: [cluster] names no machine"),
     "a report of no folder": (["report", "absent"], "error: absent: no such folder"),
     "a report of no run": (["report", "."], "error: .: not a run (no spec.toml in it)"),
 }

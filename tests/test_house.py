@@ -118,6 +118,15 @@ def test_info_needs_no_torch() -> None:
     assert modules_after("info", str(ROOT / "examples" / "laptop.toml")) & heavy == set()
 
 
+@pytest.mark.parametrize(
+    "arguments", [("forecast", "llama3-405b.toml"), ("plan", "colossus.toml")], ids=["forecast", "plan"]
+)
+def test_planning_needs_no_torch(arguments: tuple[str, str]) -> None:
+    command, example = arguments
+    heavy = HEAVY | {"plotly", "sqlalchemy", "scipy", "matplotlib"}
+    assert modules_after(command, str(ROOT / "examples" / example)) & heavy == set()
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["for people", "for programs"])
 def test_report_needs_no_torch(run_folder: Path, options: list[str]) -> None:
     assert modules_after("report", str(run_folder), *options) & HEAVY == set()
