@@ -1,0 +1,69 @@
+"""
+`python -m colossi.train.calibrate RANK RANKS THREADS ADDRESS`: one worker that measures; and who starts them.
+
+The first one writes what it finds on its standard output, a line of JSON for each piece.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+import torch
+
+from colossi.errors import WorkFailed
+from colossi.train.timings import Timings, count, pieces
+from colossi.train.worker import join
+
+
+def measure(
+    workers: int, environment: Mapping[str, str], progress: Callable[[int, int], None]
+) -> Timings:
+    """What so many workers measure on this machine, all at once. `progress` hears how many pieces are done."""
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)  # as the agent gives them
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, str(rank), str(workers), str(threads), address],
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+            text=True,
+        )
+        for rank in range(workers)
+    ]
+    found: Timings = {}
+    try:
+        assert started[0].stdout is not None
+        for done, line in enumerate(started[0].stdout, 1):
+            kind, numbers = json.loads(line)
+            found.setdefault(kind, []).append(numbers)
+            progress(done, count(workers))
+        if any(worker.wait() for worker in started):
+            raise WorkFailed("calibrating: a worker ended with an error, which stands above")
+    finally:
+        for worker in started:
+            worker.kill()
+            worker.wait()
+    return found
+
+
+def main(rank: int, ranks: int, threads: int, address: str) -> None:
+    """One worker's part."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(rank)
+    if ranks > 1:
+        join(address, rank, ranks, torch.device("cpu"))
+    for kind, numbers in pieces(ranks):
+        if rank == 0:
+            sys.stdout.write(json.dumps([kind, numbers]) + "\n")
+            sys.stdout.flush()
+    if ranks > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]), sys.argv[4])
