@@ -126,6 +126,27 @@ def plan(
 
 
 @app.command()
+def calibrate(
+    name: Annotated[str, typer.Option(metavar="NAME", help="What specs call the profile.")] = "here",
+    as_json: AsJson = False,
+) -> None:
+    """Measure this device with the trainer's own kernels, for `[cluster] profile`."""
+    from colossi.engines.standby import worker_settings
+    from colossi.plan.profile import check_name
+    from colossi.terminal.calibration import render
+    from colossi.terminal.progress import Progress
+    from colossi.train.calibrate import calibrate as calibrate_here
+
+    check_name(name)
+    with Progress() as progress:
+        path, profile = calibrate_here(name, worker_settings, progress)
+    if as_json:
+        _print_json({"name": name, "path": str(path), **profile.as_json()})
+    else:
+        _print_rich(render(profile, name, path))
+
+
+@app.command()
 def train(
     spec_file: SpecFile,
     run_folder: Annotated[

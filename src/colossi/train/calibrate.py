@@ -6,16 +6,51 @@ The first one writes what it finds on its standard output, a line of JSON for ea
 
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
 
 import torch
 
 from colossi.errors import WorkFailed
+from colossi.plan.fitting import fit
+from colossi.plan.profile import Profile, write_profile
 from colossi.train.timings import Timings, count, pieces
 from colossi.train.worker import join
+
+
+WORLDS = ((1, False), (2, False), (2, True), (4, False), (4, True))  # workers, whether memory is returned
+
+Settings = Callable[[bool], dict[str, str]]  # variables that a worker with sharded weights, or without, has
+
+
+def calibrate(
+    name: str,
+    settings: Settings,
+    progress: Callable[[str, float, float], None],
+    worlds: Sequence[tuple[int, bool]] = WORLDS,
+) -> tuple[Path, Profile]:
+    """Measure this device and write its profile. `progress` hears of each world how far it is."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = []
+    for workers, returned in worlds:
+        label = f"{workers} worker{'s' * (workers > 1)}{', sharded' * returned}"
+        timed = measure(workers, settings(returned), lambda done, all_, label=label: progress(label, done, all_))
+        found.append(fit(workers, returned, memory / workers, timed))
+    profile = Profile(device_name(), date.today().isoformat(), tuple(found))
+    return write_profile(name, profile), profile
+
+
+def device_name() -> str:
+    """The processor, and how many of its cores we may use."""
+    cores = len(os.sched_getaffinity(0))
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {cores} cores"
 
 
 def measure(
@@ -27,8 +62,8 @@ def measure(
         address = f"127.0.0.1:{free.getsockname()[1]}"
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", __name__, str(rank), str(workers), str(threads), address],
-            env=os.environ | environment,
+            [sys.executable, "-m", "colossi.train.calibrate", str(rank), str(workers), str(threads), address],
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
             text=True,

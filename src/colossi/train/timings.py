@@ -2,10 +2,12 @@
 How long the trainer's own kernels, blocks and collectives take on this device, by shape. [seconds]
 
 Every worker of the local group measures the same at the same time, as they compute together in training: they
-share the memory and perhaps the cores. A time is a mean over many calls, so that what waiting for a core costs
-is in it; of a few such means the median counts.
+share the memory and perhaps the cores. What other programs take of the machine meanwhile is no part of it: a
+worker of one thread is timed by its CPU seconds, times the workers that share a core; of others, and of
+collectives, the best of several means counts.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,8 +27,8 @@ from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import Parts, gradient_norm, initialise
 
-CHUNKS = 3  # means of which the median counts
-CHUNK_SECONDS = 0.06  # several turns of a scheduler that gives a core to one of two processes
+CHUNKS = 4  # means of which the best counts
+CHUNK_SECONDS = 0.03
 
 # (tokens, out, in): the matrices of small models, for few and for many tokens
 PRODUCTS = (
@@ -107,14 +109,16 @@ def seconds(call: Callable[[], Any], ranks: int) -> float:
     call()
     if ranks > 1:
         dist.barrier()
-    means = []
+    means, alone = [], torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for _ in range(CHUNKS):
-        calls, start = 0, time.perf_counter()
-        while time.perf_counter() < start + CHUNK_SECONDS:
+        calls, start = 0, clock()
+        while clock() < start + CHUNK_SECONDS:
             call()
             calls += 1
-        means.append((time.perf_counter() - start) / calls)
-    return _mean(sorted(means)[CHUNKS // 2], ranks)
+        means.append((clock() - start) / calls)
+    turns = max(1.0, ranks / len(os.sched_getaffinity(0))) if alone else 1.0
+    return _mean(min(means) * turns, ranks)
 
 
 def _mean(own: float, ranks: int) -> float:
@@ -245,4 +249,4 @@ def _collective(kind: str, size: int, ranks: int) -> float:
         for _ in range(calls):
             call()
         means.append(_mean((time.perf_counter() - start) / calls, ranks))
-    return sorted(means)[CHUNKS // 2]
+    return min(means)
