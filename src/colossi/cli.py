@@ -294,7 +294,7 @@ def report_command(
     if as_json:
         _print_json(found.as_json() | {"forecast_step_seconds": forecast_seconds})
     else:
-        _print_rich(summary.render(found, run_folder.name, forecast_seconds))
+        _print_rich(summary.render(found, run_folder.name, forecast_seconds=forecast_seconds))
 
 
 def _forecast_step(run: "Run") -> float | None:

@@ -87,8 +87,9 @@ def _products(found: Measured, rows: Rows) -> Measured:
     m, n, k, forward, back = np.array(rows).T
     both = columns(m, k, n) + columns(k, n, m)
     x = least_squares(np.concatenate([columns(m, n, k), both]), np.concatenate([forward, back]))
-    losses = x[1:4] / x[0]
-    found = replace(found, peak=float(1 / x[0]))
+    each = x[0] or (forward / (2 * m * n * k)).min()  # where calls are all that was seen, the best rate
+    losses = x[1:4] / each
+    found = replace(found, peak=float(1 / each))
     return _with(found, product_depth=losses[0], product_width=losses[1], product_rows=losses[2])
 
 

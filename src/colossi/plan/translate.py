@@ -28,7 +28,7 @@ def case_of(spec: Spec, fitted: Fitted) -> Case:
         model_of(spec.model, spec.training),
         device_of(spec, fitted),
         layout_of(spec),
-        training_of(spec.training),
+        training_of(spec.training, measured=spec.cluster.profile is not None),
     )
 
 
@@ -172,8 +172,8 @@ def overlaps_of(spec: Spec) -> dict[str, int]:
     }
 
 
-def training_of(training: TrainingSpec) -> Training:
-    """What a step is."""
+def training_of(training: TrainingSpec, measured: bool = False) -> Training:
+    """What a step is; a measured device's passes over memory are those of the trainer's kernels."""
     return Training(
         sequence=training.sequence_length,
         global_batch=training.global_batch,
@@ -183,6 +183,6 @@ def training_of(training: TrainingSpec) -> Training:
         muon=int(training.optimizer == "muon"),
         gradient_bytes=4.0 if training.gradient_precision == "fp32" else 2.0,
         fused_attention=int(training.attention != "unfused"),
-        fused_elementwise=int(training.fused_kernels),
+        fused_elementwise=int(training.fused_kernels and not measured),
         imbalance=training.imbalance,
     )

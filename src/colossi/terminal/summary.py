@@ -22,8 +22,10 @@ CURVE_ROWS = 9
 STYLES = {"productive": "green"} | {part: style for part, (style, _) in timeline.COLOURS.items()}
 
 
-def render(report: Report, name: str, forecast_seconds: float | None = None, width: int = 80) -> RenderableType:
-    """The whole report."""
+def render(
+    report: Report, name: str, width: int = 80, forecast_seconds: float | None = None
+) -> RenderableType:
+    """The whole report; `forecast_seconds` is what a step should take, where that is known."""
     inner = max(30, min(width, 100) - 4)
     parts: list[RenderableType] = [_headline(report, forecast_seconds), Text()]
     if report.losses:
