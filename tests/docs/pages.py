@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "calibrate", "launch", "info", "evaluate", "chat", "report")  # the others look at train's run
+COMMANDS = (
+    "train",
+    "calibrate",
+    "launch",
+    "info",
+    "evaluate",
+    "chat",
+    "report",
+)  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),
     ROOT / "docs" / "survival.md",

@@ -149,7 +149,10 @@ def test_nothing_hides_on_a_device_that_is_its_own_host(data_home: Path) -> None
         (None, "there is no"),
         ("worlds = [", "cannot be read"),
         ('device = "x"', "is no profile"),
-        ('device = "x"\ndate = "y"\n[[worlds]]\nworkers = 1\n[worlds.efficiency]\nspeed = 1.0', "is no profile"),
+        (
+            'device = "x"\ndate = "y"\n[[worlds]]\nworkers = 1\n[worlds.efficiency]\nspeed = 1.0',
+            "is no profile",
+        ),
     ],
 )
 def test_a_profile_that_is_none_is_refused(data_home: Path, text: str | None, said: str) -> None:

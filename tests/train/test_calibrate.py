@@ -74,7 +74,10 @@ def test_calibrate_and_report(tiny: Path) -> None:
     read_profile("tiny")
     Path(said["path"]).unlink()
     without = CliRunner().invoke(app, ["report", str(run.folder), "--json"])
-    assert without.exit_code == 0 and json.loads(without.stdout.splitlines()[-1])["forecast_step_seconds"] is None
+    assert (
+        without.exit_code == 0
+        and json.loads(without.stdout.splitlines()[-1])["forecast_step_seconds"] is None
+    )
 
 
 def test_a_name_that_no_spec_could_have() -> None:
@@ -82,8 +85,9 @@ def test_a_name_that_no_spec_could_have() -> None:
     assert done.exit_code != 0 and "letters, digits" in str(done.exception)
 
 
+@pytest.mark.long
 def test_two_workers_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two real processes, from their start to their collectives; each kind is measured at each of its shapes."""
+    """Two real processes, from their start to their collectives; each kind at each of its shapes."""
     monkeypatch.setenv("PYTHONPATH", str(Path(calibrate.__file__).parents[2]))
     heard: list[tuple[int, int]] = []
     found = calibrate.measure(2, {}, lambda done, total: heard.append((done, total)))

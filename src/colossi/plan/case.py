@@ -57,7 +57,9 @@ class Machine:
     product_share: Number  # of peak that large matrix products reach
     attention_share: Number  # of peak_16 that fused attention reaches
     tiles: Number  # [products' tiles at a time] streaming multiprocessors
-    tile: Number = 128  # rows and columns of a tile of a product; kernels of many shapes exist, this is the usual one
+    tile: Number = (
+        128  # rows and columns of a tile of a product; kernels of many shapes exist, this is the usual one
+    )
     own_host: Number = 0  # 1: it is its own host, and launches no kernel while it computes
 
 

@@ -6,7 +6,7 @@ whole blocks take beyond their kernels is what stands between them. So a formula
 small machine is concerned still gives the trainer's time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -60,7 +60,7 @@ def least_squares(columns: Array, seconds: Array) -> Array:
         used[np.argmin(x * size)] = False
 
 
-def fit(workers: int, returned: bool, memory: float, timed: dict[str, Rows]) -> Measured:
+def fit(workers: int, returned: bool, memory: float, timed: Mapping[str, Rows]) -> Measured:
     """One world's numbers; `memory` [bytes] is a worker's share of the machine's."""
     found = Measured(workers, returned, 1.0, memory, timed["memory"][0][0], 1.0, 1.0, PLAIN)
     found = _products(found, timed["product"])
@@ -169,7 +169,9 @@ def _blocks(found: Measured, rows: Rows) -> Measured:
                 layer_times(case, _with(found, **{name: passes}).efficiency) for passes in (0.0, 1.0)
             )
             base = float(none.forward + none.backward) + found.efficiency.host_layer
-            columns.append([float(one.forward + one.backward) - base + found.efficiency.host_layer, 1.0, taken])
+            columns.append(
+                [float(one.forward + one.backward) - base + found.efficiency.host_layer, 1.0, taken]
+            )
             left.append(taken - base)
         table = np.array(columns)
         # Relative to the whole block's time: rows are scaled so that `left` is fitted at that weight.
@@ -194,9 +196,7 @@ def _head(found: Measured, rows: Rows) -> Measured:
     columns, left, whole = [], [], []
     for hidden, vocabulary, batch, length, taken in rows:
         case = _case(found, hidden, 64, 2, 1, 32, 1, 1, batch, length, vocabulary)
-        none, one = (
-            head_times(case, _with(found, loss_passes=passes).efficiency) for passes in (0.0, 1.0)
-        )
+        none, one = (head_times(case, _with(found, loss_passes=passes).efficiency) for passes in (0.0, 1.0))
         base = float(none.forward + none.backward)
         columns.append([float(one.forward + one.backward) - base, 1.0])
         left.append(taken - base)
@@ -209,7 +209,9 @@ def _optimizers(found: Measured, adamw: Rows, muon: Rows) -> Measured:
     """Adam by the bytes of its formula; Muon by its iterations, its numbers and its matrices."""
     hidden, ffn, _, seconds = np.array(adamw).T
     numbers = 4 * hidden * hidden + 3 * hidden * ffn
-    x = least_squares(np.stack([moved(38.0 * numbers, found.machine(), found.efficiency), np.ones(len(adamw))], 1), seconds)
+    x = least_squares(
+        np.stack([moved(38.0 * numbers, found.machine(), found.efficiency), np.ones(len(adamw))], 1), seconds
+    )
     hidden, ffn, _, again = np.array(muon).T
     flops = 4 * iterations(hidden, hidden) + 3 * iterations(hidden, ffn)
     passes = moved(4.0 * numbers, found.machine(), found.efficiency)
@@ -224,7 +226,7 @@ def _optimizers(found: Measured, adamw: Rows, muon: Rows) -> Measured:
     )
 
 
-def _collectives(found: Measured, timed: dict[str, Rows]) -> Measured:
+def _collectives(found: Measured, timed: Mapping[str, Rows]) -> Measured:
     """Gathers by rate and delay; all-reduce as a multiple of those."""
     size, seconds = np.array([*timed["all_gather"], *timed["reduce_scatter"]]).T
     round_ = (found.workers - 1) / found.workers * size

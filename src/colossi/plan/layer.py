@@ -120,7 +120,9 @@ def attention_times(case: Case, e: Efficiency) -> Times:
 
 def tensor_exchange(case: Case, e: Efficiency, n: Number) -> Number:
     """Around one region of sliced matrices, forward: all-reduce, or gather and scatter, of N tokens."""
-    return reduce(case.training.number_bytes * n * case.model.hidden, case.layout.tensor, 1.0, case.machine, e)
+    return reduce(
+        case.training.number_bytes * n * case.model.hidden, case.layout.tensor, 1.0, case.machine, e
+    )
 
 
 def elementwise(case: Case, e: Efficiency, numbers: Number) -> Number:

@@ -139,7 +139,9 @@ def memory(case: Case) -> Memory:
     layers = layers_of_stage(case)
     n, tp = tokens(case), layout.tensor
     rows = np.where(layout.sequence_parallel > 0, n / tp, n)
-    kept = training.number_bytes * rows * m.hidden  # the input of a layer, which full recomputation starts from
+    kept = (
+        training.number_bytes * rows * m.hidden
+    )  # the input of a layer, which full recomputation starts from
     layer = activation_bytes(case)
     per_layer = np.where(layout.recompute > 0, kept, layer)
     working = np.where(layout.recompute > 0, layer, 0.0)

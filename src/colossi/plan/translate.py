@@ -168,7 +168,8 @@ def overlaps_of(spec: Spec) -> dict[str, int]:
     """Which axes' messages travel under computation; none on cores that do both."""
     layout, own_host = spec.layout, spec.cluster.profile is not None
     return {
-        f"overlap_{axis}": int(axis in layout.overlap and not own_host) for axis in ("tensor", "data", "pipeline", "expert")
+        f"overlap_{axis}": int(axis in layout.overlap and not own_host)
+        for axis in ("tensor", "data", "pipeline", "expert")
     }
 
 

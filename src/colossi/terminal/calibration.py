@@ -26,5 +26,5 @@ def render(profile: Profile, name: str, path: Path) -> RenderableType:
     return Group(
         Text(profile.device, style="bold"),
         table,
-        Text(f"{path}\n[cluster] profile = \"{name}\" uses it."),
+        Text(f'{path}\n[cluster] profile = "{name}" uses it.'),
     )

@@ -72,7 +72,9 @@ def _headline(report: Report, forecast_seconds: float | None) -> Table:
         ),
     ]
     if report.step_seconds is not None:
-        rows.insert(3, ("a step", duration(report.step_seconds), "forecast", _forecast(report, forecast_seconds)))
+        rows.insert(
+            3, ("a step", duration(report.step_seconds), "forecast", _forecast(report, forecast_seconds))
+        )
     table = Table.grid(padding=(0, 2))
     for style in ("dim", "", "dim", ""):
         table.add_column(style=style, no_wrap=True)

@@ -10,8 +10,9 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,14 +33,13 @@ def calibrate(
     name: str,
     settings: Settings,
     progress: Callable[[str, float, float], None],
-    worlds: Sequence[tuple[int, bool]] = WORLDS,
 ) -> tuple[Path, Profile]:
     """Measure this device and write its profile. `progress` hears of each world how far it is."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = []
-    for workers, returned in worlds:
+    for workers, returned in WORLDS:
         label = f"{workers} worker{'s' * (workers > 1)}{', sharded' * returned}"
-        timed = measure(workers, settings(returned), lambda done, all_, label=label: progress(label, done, all_))
+        timed = measure(workers, settings(returned), partial(progress, label))
         found.append(fit(workers, returned, memory / workers, timed))
     profile = Profile(device_name(), date.today().isoformat(), tuple(found))
     return write_profile(name, profile), profile
@@ -53,9 +53,7 @@ def device_name() -> str:
     return f"{models[0] if models else platform.machine()}, {cores} cores"
 
 
-def measure(
-    workers: int, environment: Mapping[str, str], progress: Callable[[int, int], None]
-) -> Timings:
+def measure(workers: int, environment: Mapping[str, str], progress: Callable[[int, int], None]) -> Timings:
     """What so many workers measure on this machine, all at once. `progress` hears how many pieces are done."""
     threads = max(1, len(os.sched_getaffinity(0)) // workers)  # as the agent gives them
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -101,4 +99,4 @@ def main(rank: int, ranks: int, threads: int, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -10,6 +10,7 @@ collectives, the best of several means counts.
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,23 +75,23 @@ def pieces(ranks: int) -> Iterator[tuple[str, list[float]]]:
     """(kind, shape and seconds), one after another. Every rank of the default group calls this."""
     for tokens, out, inner in PRODUCTS:
         x, w = _leaf(tokens, inner), _leaf(out, inner)
-        yield "product", [tokens, out, inner, *_there_and_back(lambda x=x, w=w: linear(x, w), ranks)]
+        yield "product", [tokens, out, inner, *_there_and_back(partial(linear, x, w), ranks)]
     for rows, groups, out, inner in GROUPED:
         x, w = _leaf(rows, inner), _leaf(groups, out, inner)
         ends = torch.arange(1, groups + 1, dtype=torch.int32) * (rows // groups)
-        call = lambda x=x, w=w, ends=ends: F.grouped_mm(x, w.transpose(1, 2), offs=ends)  # noqa: E731
+        call: Callable[[], Tensor] = partial(F.grouped_mm, x, w.transpose(1, 2), offs=ends)
         yield "grouped", [rows, groups, out, inner, *_there_and_back(call, ranks)]
     for batch, heads, kv, length, size in ATTENTION:
         q, k, v = (_leaf(batch, each, length, size) for each in (heads, kv, kv))
-        call = lambda q=q, k=k, v=v, size=size: attend_causal(q, k, v, size**-0.5, 30.0)  # noqa: E731
+        call = partial(attend_causal, q, k, v, size**-0.5, 30.0)
         yield "attention", [batch, heads, kv, length, size, *_there_and_back(call, ranks)]
-    for shape in BLOCKS:
-        yield "block", [*shape, _block(*shape, ranks=ranks)]
-    for shape in HEADS:
-        yield "head", [*shape, _head(*shape, ranks=ranks)]
-    for shape in OPTIMIZED:
+    for block in BLOCKS:
+        yield "block", [*block, _block(*block, ranks=ranks)]
+    for head in HEADS:
+        yield "head", [*head, _head(*head, ranks=ranks)]
+    for sizes in OPTIMIZED:
         for kind in ("adamw", "muon"):
-            yield kind, [*shape, _update(kind, *shape, ranks=ranks)]
+            yield kind, [*sizes, _update(kind, *sizes, ranks=ranks)]
     yield "memory", [_memory_rate(ranks)]
     if ranks > 1:
         for size in SIZES:
