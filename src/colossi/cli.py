@@ -298,7 +298,7 @@ def report_command(
 
 
 def _forecast_step(run: "Run") -> float | None:
-    """What a step should take where the run's spec names a profile of this device; None where it cannot be said."""
+    """What a step should take, where the run's spec names a profile; None where it cannot be said."""
     from colossi.plan.forecast import forecast as forecast_of
 
     spec = run.spec()

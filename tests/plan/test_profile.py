@@ -1,4 +1,4 @@
-"""Profiles: constants are found again in timings that were made from them; files are written, read and refused."""
+"""Constants are found again in timings made from them; profiles are written, read and refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ SENT = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
 
 
 def timings() -> dict[str, list[list[float]]]:
-    """Of a machine whose gathers take 0.2 ms and 1 s for each GB that goes round, its all-reduces three times that."""
+    """Of a machine whose gathers take 0.2 ms and 1 s for each GB, and its all-reduces three times that."""
     gathers = {size: 2e-4 + size / 2 / 1e9 for size in SENT}
     attention = []
     for batch, heads, length, size in ((8, 4, 64, 32), (4, 4, 256, 64), (2, 8, 512, 64), (4, 2, 128, 32)):

@@ -44,9 +44,7 @@ PLAIN = Efficiency(
 
 
 def least_squares(columns: Array, seconds: Array) -> Array:
-    """x >= 0 with columns x near `seconds`, by relative error [C. Lawson, R. Hanson, 1974, in its plainest form:
-    what would be below zero is left out].
-    """
+    """x >= 0 with columns x near `seconds`, by relative error; what would be below zero is left out."""
     scaled = columns / seconds[:, None]
     size = np.linalg.norm(scaled, axis=0)
     used = size > 0

@@ -1,5 +1,5 @@
 """
-`python -m colossi.train.calibrate RANK RANKS THREADS ADDRESS`: one worker that measures; and who starts them.
+`python -m colossi.train.calibrate RANK RANKS THREADS ADDRESS`: a worker that measures, and who starts them.
 
 The first one writes what it finds on its standard output, a line of JSON for each piece.
 """
@@ -22,7 +22,6 @@ from colossi.plan.fitting import fit
 from colossi.plan.profile import Profile, write_profile
 from colossi.train.timings import Timings, count, pieces
 from colossi.train.worker import join
-
 
 WORLDS = ((1, False), (2, False), (2, True), (4, False), (4, True))  # workers, whether memory is returned
 
@@ -54,7 +53,7 @@ def device_name() -> str:
 
 
 def measure(workers: int, environment: Mapping[str, str], progress: Callable[[int, int], None]) -> Timings:
-    """What so many workers measure on this machine, all at once. `progress` hears how many pieces are done."""
+    """What so many workers measure on this machine, all at once. `progress` hears how many are done."""
     threads = max(1, len(os.sched_getaffinity(0)) // workers)  # as the agent gives them
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"

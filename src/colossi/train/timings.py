@@ -28,7 +28,7 @@ from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
 from colossi.train.parallel import Parts, gradient_norm, initialise
 
-CHUNKS = 4  # means of which the best counts
+CHUNKS = 2  # means of which the best counts
 CHUNK_SECONDS = 0.03
 
 # (tokens, out, in): the matrices of small models, for few and for many tokens
@@ -38,9 +38,9 @@ PRODUCTS = (
     (2048, 128, 128),
     (768, 256, 192),
     (256, 512, 512),
-    (2048, 512, 256),
+    (1024, 512, 256),
     (1024, 256, 1024),
-    (2048, 768, 768),
+    (768, 768, 768),
 )
 GROUPED = ((1024, 4, 256, 192), (4096, 4, 128, 128), (2048, 8, 256, 256), (512, 8, 128, 256))
 # (batch, heads, key-value heads, tokens, head size)
@@ -55,18 +55,18 @@ ATTENTION = (
 BLOCKS = (
     (64, 64, 2, 1, 32, 1, 1, 1, 8),
     (64, 192, 2, 2, 32, 1, 1, 8, 64),
-    (192, 512, 3, 1, 64, 1, 1, 12, 96),
-    (256, 768, 8, 4, 32, 1, 1, 8, 128),
-    (512, 1024, 8, 4, 64, 1, 1, 2, 256),
+    (192, 512, 3, 1, 64, 1, 1, 8, 96),
+    (256, 768, 8, 4, 32, 1, 1, 4, 128),
+    (384, 768, 6, 6, 64, 1, 1, 2, 256),
     (64, 64, 2, 1, 32, 4, 2, 1, 8),
     (192, 256, 3, 1, 64, 4, 2, 12, 96),
     (192, 256, 3, 1, 64, 4, 2, 4, 96),
-    (256, 256, 4, 2, 64, 8, 2, 8, 128),
+    (256, 256, 4, 2, 64, 8, 2, 4, 128),
     (128, 128, 4, 2, 32, 8, 2, 8, 128),
 )
-HEADS = ((64, 256, 8, 64), (192, 512, 12, 96), (256, 4096, 8, 128))  # hidden, vocabulary, batch, tokens
-OPTIMIZED = ((64, 64, 2), (192, 256, 3), (512, 1024, 8))  # hidden, FFN, heads of a block
-SIZES = (1 << 12, 1 << 16, 1 << 19, 1 << 22, 1 << 24)  # [bytes] of a collective
+HEADS = ((64, 256, 8, 64), (192, 512, 12, 96), (256, 2048, 4, 128))  # hidden, vocabulary, batch, tokens
+OPTIMIZED = ((64, 64, 2), (192, 256, 3), (384, 512, 6))  # hidden, FFN, heads of a block
+SIZES = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # [bytes] of a collective
 
 Timings = dict[str, list[list[float]]]  # kind -> shape and seconds of each
 
@@ -212,8 +212,8 @@ def _update(kind: str, hidden: int, ffn: int, heads: int, ranks: int) -> float:
 
 
 def _memory_rate(ranks: int) -> float:
-    """Bytes a second that a worker reads and writes of 64 MiB, more than caches hold for it."""
-    a, b = torch.zeros(1 << 24), torch.zeros(1 << 24)
+    """Bytes a second that a worker reads and writes of 32 MiB, more than caches hold for it."""
+    a, b = torch.zeros(1 << 23), torch.zeros(1 << 23)
     return 2 * 4 * a.numel() / seconds(lambda: b.copy_(a), ranks)
 
 
