@@ -5,8 +5,8 @@ Forecast beside measured for small runs of the trainer on this machine's cores.
     python validation/cpu.py [--only NAME...]
 
 Each case is trained by `colossi train` for some steps, and `colossi report` says both. `cpu` is what rank 0
-had of the cores in a step, times the workers that share a core: on a machine that others use too, a worker of one
-thread that waits for nobody takes that long when they are gone, and the measured step is longer.
+had of the cores in a step, times the workers that share a core: on a machine that others use too, a worker of
+one thread that waits for nobody takes that long when they are gone, and the measured step is longer.
 """
 
 import argparse
