@@ -54,6 +54,7 @@ def timings() -> dict[str, list[list[float]]]:
         "memory": [[RATE]],
         "all_gather": [[size, gathers[size]] for size in SENT],
         "reduce_scatter": [[size, gathers[size]] for size in SENT],
+        "sharded": [[hidden, 64, 2, 1, 1, 2, 64, 10.0] for hidden in (64, 128, 256)],
         "all_reduce": [[size, 3 * gathers[size]] for size in SENT],
     }
 

@@ -42,6 +42,8 @@ class Efficiency:
     overlap_slowdown: float = 0.15  # seconds of compute lost for each second of communication under it
     host_layer: float = 4.0e-4  # [s] the host needs to launch a layer's kernels, forward and backward
     host_experts: float = 4.0e-4  # [s] more, for a layer with experts
+    host_shard: float = 0.0  # [s] more for a layer whose weights are sharded
+    shard_passes: float = 0.0  # passes over the weights of such a layer, to lay them out and free them
     host_step: float = 0.01  # [s] of a step that are nobody's
     jitter: float = 0.004  # share of a step lost for each doubling of the GPUs beyond one domain
     router_passes: float = 8.0  # passes over the routed copies of tokens: sorting, weighting, putting back

@@ -17,7 +17,7 @@ from colossi.plan.efficiency import Efficiency
 from colossi.plan.kernels import Products, moved
 from colossi.plan.layer import head_times, layer_times
 from colossi.plan.profile import Measured
-from colossi.plan.step import iterations
+from colossi.plan.step import iterations, step
 
 Array = NDArray[np.float64]
 Rows = Sequence[Sequence[float]]  # a shape, and the seconds of it
@@ -67,7 +67,7 @@ def fit(workers: int, returned: bool, memory: float, timed: Mapping[str, Rows]) 
     found = _blocks(found, timed["block"])
     found = _head(found, timed["head"])
     found = _optimizers(found, timed["adamw"], timed["muon"])
-    return _collectives(found, timed) if workers > 1 else found
+    return _sharded(_collectives(found, timed), timed["sharded"]) if workers > 1 else found
 
 
 def _with(found: Measured, **efficiency: float) -> Measured:
@@ -233,3 +233,25 @@ def _collectives(found: Measured, timed: Mapping[str, Rows]) -> Measured:
     size, taken = np.array(timed["all_reduce"]).T
     gathers = (found.workers - 1) / found.workers * size * x[0] + x[1]
     return _with(found, link_delay=x[1], reduce_rounds=float(np.median(taken / gathers)))
+
+
+def _sharded(found: Measured, rows: Rows) -> Measured:
+    """What a layer under FSDP takes beside its kernels and collectives."""
+    columns, left, whole = [], [], []
+    for hidden, ffn, heads, experts, k, batch, length, taken in rows:
+        one = _case(found, hidden, ffn, heads, heads, hidden / heads, experts, k, batch, length)
+        case = replace(
+            one,
+            model=replace(one.model, layers=2, moe_layers=2 * one.model.moe_layers),
+            machine=found.machine(),
+            layout=Layout(micro_batch=batch, shard=found.workers, overlap_data=0),
+            training=replace(one.training, global_batch=batch * found.workers),
+        )
+        base, passes = (
+            step(case, _with(found, host_shard=0.0, shard_passes=number).efficiency) for number in (0.0, 1.0)
+        )
+        columns.append([2.0, float(passes.data - base.data)])
+        left.append(taken - float(base.seconds - base.optimizer))
+        whole.append(taken)
+    x = _weighted(np.array(columns), np.array(left), np.array(whole))
+    return _with(found, host_shard=x[0], shard_passes=x[1])

@@ -179,7 +179,8 @@ def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> N
     sequential = there + again + sums
     each = np.where(layout.overlap_data > 0, seen + slowed, sequential)
     times = np.where(layout.gather_once > 0, 1.0 / case.micro_batches, 1.0)
-    return np.where(layout.shard > 1, layers * each * times, 0.0)
+    around = e.host_shard + moved(4.0 * e.shard_passes * numbers, machine, e)
+    return np.where(layout.shard > 1, layers * (each * times + around), 0.0)
 
 
 def optimizer_time(case: Case, e: Efficiency) -> Number:

@@ -13,20 +13,24 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from colossi.data.corpus import Batch
 from colossi.model.attention import attend_causal
 from colossi.model.grok import Grok
 from colossi.model.matrix import linear
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import ModelSpec
+from colossi.spec.spec import Spec
 from colossi.spec.training import TrainingSpec
 from colossi.train.mesh import World
 from colossi.train.optimizer import Optimizer
-from colossi.train.parallel import Parts, gradient_norm, initialise
+from colossi.train.parallel import Parts, build_model, gradient_norm, initialise
+from colossi.train.step import forward_backward
 
 CHUNKS = 2  # means of which the best counts
 CHUNK_SECONDS = 0.03
@@ -64,6 +68,9 @@ BLOCKS = (
     (256, 256, 4, 2, 64, 8, 2, 4, 128),
     (128, 128, 4, 2, 32, 8, 2, 8, 128),
 )
+# hidden, FFN, heads, experts, a token's: two layers whose weights are sharded over all workers
+SHARDED = ((64, 128, 2, 1, 1), (256, 768, 4, 1, 1), (192, 256, 3, 4, 2))
+SHARDED_BATCH, SHARDED_TOKENS = 2, 64  # of a worker
 HEADS = ((64, 256, 8, 64), (192, 512, 12, 96), (256, 2048, 4, 128))  # hidden, vocabulary, batch, tokens
 OPTIMIZED = ((64, 64, 2), (192, 256, 3), (384, 512, 6))  # hidden, FFN, heads of a block
 SIZES = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # [bytes] of a collective
@@ -97,12 +104,14 @@ def pieces(ranks: int) -> Iterator[tuple[str, list[float]]]:
         for size in SIZES:
             for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"):
                 yield kind, [size, _collective(kind, size, ranks)]
+        for sharded in SHARDED:
+            yield "sharded", [*sharded, SHARDED_BATCH, SHARDED_TOKENS, _sharded(*sharded, ranks=ranks)]
 
 
 def count(ranks: int) -> int:
     """How many `pieces` gives."""
     alone = sum(map(len, (PRODUCTS, GROUPED, ATTENTION, BLOCKS, HEADS))) + 2 * len(OPTIMIZED) + 1
-    return alone + (5 * len(SIZES) if ranks > 1 else 0)
+    return alone + (5 * len(SIZES) + len(SHARDED) if ranks > 1 else 0)
 
 
 def seconds(call: Callable[[], Any], ranks: int) -> float:
@@ -209,6 +218,38 @@ def _update(kind: str, hidden: int, ffn: int, heads: int, ranks: int) -> float:
         optimizer.step(1, 1.0)
 
     return seconds(call, ranks)
+
+
+def _sharded(hidden: int, ffn: int, heads: int, experts: int, k: int, ranks: int) -> float:
+    """Forward and backward of a small model under FSDP; a worker of one thread by its CPU seconds."""
+    model = _model(hidden, ffn, heads, heads, hidden // heads, experts, k).model_copy(update={"layers": 2})
+    spec = Spec.model_validate(
+        {
+            "name": "sharded",
+            "model": model.model_dump(),
+            "training": {
+                "sequence_length": SHARDED_TOKENS,
+                "global_batch": SHARDED_BATCH * ranks,
+                "steps": 1,
+            },
+            "layout": {"shard": ranks},
+            "cluster": {"workers_per_node": ranks},
+        }
+    )
+    world = World.make(spec.layout, torch.device("cpu"), ranks)
+    parts = build_model(spec, world)
+    rows = np.ones((SHARDED_BATCH, SHARDED_TOKENS), np.int64)
+    batch = Batch(rows, rows, rows > 0, None)
+    alone, calls, means = torch.get_num_threads() == 1, 4, []
+    clock = time.process_time if alone else time.perf_counter
+    for _ in range(CHUNKS + 1):
+        start = clock()
+        for _ in range(calls):
+            forward_backward(parts, batch, spec, world)
+            parts.zero_grad()
+        means.append((clock() - start) / calls)
+    turns = max(1.0, ranks / len(os.sched_getaffinity(0))) if alone else 1.0
+    return _mean(min(means[1:]) * turns, ranks)
 
 
 def _memory_rate(ranks: int) -> float:
