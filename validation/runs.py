@@ -159,7 +159,8 @@ class Table:
 def pack(fitted: Fitted) -> Array:
     """Logarithms of the constants, in one vector."""
     shares = [getattr(fitted.architectures[kind], key) for kind, key in SHARES]
-    return np.log([*asdict(fitted.efficiency).values(), *shares])
+    with np.errstate(divide="ignore"):  # some are nothing on GPUs, and stay so
+        return np.log([*asdict(fitted.efficiency).values(), *shares])
 
 
 def unpack(x: Array) -> Fitted:

@@ -126,6 +126,27 @@ def plan(
 
 
 @app.command()
+def calibrate(
+    name: Annotated[str, typer.Option(metavar="NAME", help="What specs call the profile.")] = "here",
+    as_json: AsJson = False,
+) -> None:
+    """Measure this device with the trainer's own kernels, for `[cluster] profile`."""
+    from colossi.engines.standby import worker_settings
+    from colossi.plan.profile import check_name
+    from colossi.terminal.calibration import render
+    from colossi.terminal.progress import Progress
+    from colossi.train.calibrate import calibrate as calibrate_here
+
+    check_name(name)
+    with Progress() as progress:
+        path, profile = calibrate_here(name, worker_settings, progress)
+    if as_json:
+        _print_json({"name": name, "path": str(path), **profile.as_json()})
+    else:
+        _print_rich(render(profile, name, path))
+
+
+@app.command()
 def train(
     spec_file: SpecFile,
     run_folder: Annotated[
@@ -300,7 +321,9 @@ def report_command(
     from colossi.ledger.run import open_run
     from colossi.terminal import curve, summary
 
-    found = _report_of(open_run(run_folder))
+    run = open_run(run_folder)
+    found = _report_of(run)
+    forecast_seconds = _forecast_step(run)
     if html is not None:
         try:
             curve.save_html(found, html, run_folder.name)
@@ -309,9 +332,23 @@ def report_command(
                 f"{html}: cannot be written: {error.strerror}", "give a file in a folder"
             ) from None
     if as_json:
-        _print_json(found.as_json())
+        _print_json(found.as_json() | {"forecast_step_seconds": forecast_seconds})
     else:
-        _print_rich(summary.render(found, run_folder.name))
+        _print_rich(summary.render(found, run_folder.name, forecast_seconds=forecast_seconds))
+
+
+def _forecast_step(run: "Run") -> float | None:
+    """What a step should take, where the run's spec names a profile; None where it cannot be said."""
+    from colossi.plan.forecast import forecast as forecast_of
+
+    spec = run.spec()
+    if spec.cluster.profile is None:
+        return None
+    try:
+        return forecast_of(spec).step_seconds
+    except ColossiError as error:  # a report is read elsewhere too, where nothing was measured
+        _say(f"no forecast: {error}\n")
+        return None
 
 
 def _report_of(run: "Run") -> "Report":

@@ -21,13 +21,18 @@ KEEP_MEMORY = {
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
 
 
+def worker_settings(sharded: bool) -> dict[str, str]:
+    """Variables that a worker is started with."""
+    memory = RETURN_MEMORY if sharded else KEEP_MEMORY
+    return memory | {"OMP_WAIT_POLICY": "passive"}  # who waits must not hold a core
+
+
 def start_standby(folder: Path, log: Path, interface: str) -> Channel:
     """It imports torch now and forks workers later, as it is told over this channel; it ends with us."""
     mine, its = pair()
     layout = open_run(folder).spec().layout
     sharded = layout.shard * layout.context * layout.expert > 1
-    memory = RETURN_MEMORY if sharded else KEEP_MEMORY
-    environment = os.environ | memory | {"OMP_WAIT_POLICY": "passive"}  # who waits must not hold a core
+    environment = os.environ | worker_settings(sharded)
     if interface:
         environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = interface
     with log.open("ab") as file:

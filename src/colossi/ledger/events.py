@@ -79,6 +79,7 @@ KINDS: dict[str, dict[str, str]] = {
         "loss": "of the global batch, cross-entropy per token [nat]",
         "tokens": "in the global batch",
         "seconds": "of the step, from fetching its batch to the end of the optimizer's work [s]",
+        "cpu_seconds": "rank 0's of the cores meanwhile, over all its threads [s]",
         "learning_rate": "that the step used",
         "gradient_norm": "before clipping",
         "balance_loss": "the load-balancing loss, weighted as in the total",

@@ -8,6 +8,7 @@ goes on. `clock.py` gives each second of each worker to one part; here the rest 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from colossi.ledger.clock import BEGINS, BESIDE, ENDS, Account, Interruption, Span, account
@@ -62,6 +63,8 @@ class Report:
     goal: int | None
     losses: tuple[tuple[int, float], ...]
     tokens: int  # in steps that count, so not those done again
+    step_seconds: float | None  # [s] median of the steps, but for the first of each incarnation
+    cpu_seconds: float | None  # [s] the same of what rank 0 had of the cores, over all its threads
     tokens_per_second: float | None  # over productive time
     mfu: float | None
     goodput: float | None  # productive worker-seconds / all of them
@@ -100,6 +103,8 @@ def report(events: Iterable[Event]) -> Report:
         goal=goal,
         losses=losses,
         tokens=spent.tokens,
+        step_seconds=_median_of_steps(history, "seconds"),
+        cpu_seconds=_median_of_steps(history, "cpu_seconds"),
         tokens_per_second=spent.tokens / spent.productive if spent.productive > 0 else None,
         mfu=spent.flops / spent.peak_flops if spent.peak_flops > 0 else None,
         goodput=spent.parts["productive"] / workers if workers > 0 else None,
@@ -130,6 +135,17 @@ def _losses(history: Sequence[Event]) -> tuple[tuple[int, float], ...]:
         if event.incarnation >= newest.get(event.step, (0, 0.0))[0]:
             newest[event.step] = (event.incarnation, float(loss))
     return tuple((step, newest[step][1]) for step in sorted(newest))
+
+
+def _median_of_steps(history: Sequence[Event], key: str) -> float | None:
+    """The first step of an incarnation makes room and warms up, so it is left out."""
+    warm: set[int] = set()
+    found = []
+    for event in history:
+        if event.kind == "step_done" and (value := event.number(key)) is not None:
+            found += [float(value)] if event.incarnation in warm else []
+            warm.add(event.incarnation)
+    return median(found) if found else None
 
 
 def _expert_load(history: Sequence[Event]) -> tuple[float, ...]:

@@ -57,6 +57,10 @@ class Machine:
     product_share: Number  # of peak that large matrix products reach
     attention_share: Number  # of peak_16 that fused attention reaches
     tiles: Number  # [products' tiles at a time] streaming multiprocessors
+    tile: Number = (
+        128  # rows and columns of a tile of a product; kernels of many shapes exist, this is the usual one
+    )
+    own_host: Number = 0  # 1: it is its own host, and launches no kernel while it computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class Training:
     global_batch: Number  # [sequences]
     eight_bit: Number = 0  # 1: products in an 8-bit format (or 4-bit), with casts before them
     cast_bytes: Number = 4.0  # read and written to cast a number of an operand, both ways round
+    number_bytes: Number = 2  # of an activation's number, and of a weight's as it is used and sent
+    muon: Number = 0  # 1: matrices are updated by Muon, each by one of the ranks that have its block
     gradient_bytes: Number = 4  # of a gradient's number as it is summed
     fused_attention: Number = 1  # 0: scores are written to memory, as before FlashAttention
     fused_elementwise: Number = 1  # 0: each element-wise operation is a kernel of its own

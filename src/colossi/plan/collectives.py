@@ -30,7 +30,7 @@ def gather(bytes_: Number, ranks: Number, stride: Number, machine: Machine, e: E
 
 def reduce(bytes_: Number, ranks: Number, stride: Number, machine: Machine, e: Efficiency) -> Number:
     """All-reduce of so many bytes: a reduce-scatter and an all-gather [1]."""
-    return 2.0 * gather(bytes_, ranks, stride, machine, e)
+    return e.reduce_rounds * gather(bytes_, ranks, stride, machine, e)
 
 
 def all_to_all(bytes_: Number, ranks: Number, stride: Number, machine: Machine, e: Efficiency) -> Number:

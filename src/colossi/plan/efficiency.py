@@ -16,6 +16,8 @@ class Efficiency:
     """What kernels and collectives reach, and what a step costs beside them."""
 
     product_depth: float = 300.0  # inner dimension at which a product reaches half of its share
+    product_width: float = 0.0  # the same of the output's columns, and below of its rows
+    product_rows: float = 0.0
     product_wave: float = 0.5  # how much a last, partly filled wave of tiles costs: 0 nothing, 1 all of it
     product_8bit: float = 0.85  # share of the 8-bit peak, over that of the 16-bit peak
     product_grouped: float = 0.9  # a grouped product's share, over that of a plain one
@@ -23,12 +25,14 @@ class Efficiency:
     grouped_rows: float = 100.0  # rows of a group at which a grouped product reaches half of its share
     attention_backward: float = 0.8  # attention's share going back, over that of its forward pass
     attention_length: float = 400.0  # keys at which fused attention reaches half of its share
+    score_seconds: float = 0.0  # [s] of a score beside its products, forward: exponentials and caps
     memory_share: float = 0.8  # of the memory's rate, in kernels that do little else
     unfused_passes: float = 1.5  # passes over memory where kernels are not fused, over those where they are
     score_passes: float = 5.0  # passes over the scores of attention that is not fused, forward
     cast_passes: float = 1.0  # passes over an operand to cast it to 8 bits
     link_share: float = 0.7  # of NVLink's rate
     nic_share: float = 0.8  # of the network's rate
+    reduce_rounds: float = 2.0  # an all-reduce, over the all-gather of as many bytes
     link_delay: float = 2.0e-5  # [s] a collective within a domain
     hop_delay: float = 5.0e-6  # [s] more, for each rank that a ring beyond a domain goes through
     tensor_exposed: float = 0.4  # share of tensor parallel's collectives that overlap does not hide
@@ -38,9 +42,16 @@ class Efficiency:
     overlap_slowdown: float = 0.15  # seconds of compute lost for each second of communication under it
     host_layer: float = 4.0e-4  # [s] the host needs to launch a layer's kernels, forward and backward
     host_experts: float = 4.0e-4  # [s] more, for a layer with experts
+    host_shard: float = 0.0  # [s] more for a layer whose weights are sharded
+    shard_passes: float = 0.0  # passes over the weights of such a layer, to lay them out and free them
     host_step: float = 0.01  # [s] of a step that are nobody's
     jitter: float = 0.004  # share of a step lost for each doubling of the GPUs beyond one domain
     router_passes: float = 8.0  # passes over the routed copies of tokens: sorting, weighting, putting back
+    loss_passes: float = 1.0  # passes over the logits, over one to write and one to read them, each way
+    optimizer_passes: float = 1.0  # of Adam over its numbers, over what its formula has to move
+    muon_share: float = 1.0  # of the peak, that Muon's iterations reach
+    muon_passes: float = 5.0  # of Muon over the numbers of its matrices, beside its iterations
+    host_muon: float = 0.0  # [s] more, for each matrix
     power: float = 0.5  # exponent by which products gain where a GPU has more watts for its peak
 
 

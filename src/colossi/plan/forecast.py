@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from colossi.plan.case import GIB, as_floats
-from colossi.plan.efficiency import Fitted, published
+from colossi.plan.efficiency import Fitted
 from colossi.plan.goodput import Goodput
 from colossi.plan.memory import Memory, memory
 from colossi.plan.reliability import goodput_of
 from colossi.plan.step import Step, step
-from colossi.plan.translate import case_of, hardware_of
+from colossi.plan.translate import case_of, fitted_of, hardware_of
 from colossi.spec.size import flops_per_token
 from colossi.spec.spec import Spec
 
@@ -86,7 +86,7 @@ class Forecast:
 
 def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
     """Of a spec with [cluster] of the catalogue and [training]."""
-    fitted = fitted or published()
+    fitted = fitted or fitted_of(spec)
     case = case_of(spec, fitted)
     assert spec.training is not None
     found = as_floats(step(case, fitted.efficiency))
@@ -114,7 +114,12 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
 
 
 def cost(spec: Spec, seconds: float) -> tuple[float, float]:
-    """Dollars, and joules at the servers' rated power times the site's overhead."""
+    """Dollars, and joules at the servers' rated power times the site's overhead.
+
+    Of a measured device neither rent nor power is known: it costs what [prices] says, and 0 J.
+    """
+    if spec.cluster.profile is not None:
+        return spec.cluster.workers * seconds / HOUR * (spec.prices.gpu_hour or 0.0), 0.0
     device, server = hardware_of(spec.cluster)
     gpus, prices = spec.cluster.workers, spec.prices
     energy = gpus * server.power / server.gpus * prices.pue * seconds

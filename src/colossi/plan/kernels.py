@@ -15,8 +15,6 @@ import numpy as np
 from colossi.plan.case import Machine, Number
 from colossi.plan.efficiency import Efficiency
 
-TILE = 128  # rows and columns of a tile of the output; kernels of many shapes exist, this is the usual one
-
 
 @dataclass(frozen=True, slots=True)
 class Products:
@@ -26,17 +24,20 @@ class Products:
     efficiency: Efficiency
     peak: Number  # [FLOP/s] that large ones reach
     item: Number = 2.0  # [bytes] of an operand's number
+    result: Number = 2.0  # [bytes] of the output's
 
     def seconds(self, m: Number, n: Number, k: Number, groups: Number = 1.0) -> Number:
         """`groups` products [m, k] times [k, n], launched as one: their tiles share the waves [1]."""
         e = self.efficiency
         m, n, k = np.maximum(m, 1e-9), np.maximum(n, 1e-9), np.maximum(k, 1e-9)
-        tiles = np.ceil(m / TILE) * np.ceil(n / TILE)
-        filled = m * n / (tiles * TILE * TILE)
+        tile = self.machine.tile
+        tiles = np.ceil(m / tile) * np.ceil(n / tile)
+        filled = m * n / (tiles * tile * tile)
         slots = self.machine.tiles
         full = tiles * groups / (np.ceil(tiles * groups / slots) * slots)
-        share = filled * (1 - e.product_wave * (1 - full)) * k / (k + e.product_depth)
-        bytes_ = groups * (self.item * (m * k + k * n) + 2.0 * m * n)
+        losses = 1 + e.product_depth / k + e.product_width / n + e.product_rows / m
+        share = filled * (1 - e.product_wave * (1 - full)) / losses
+        bytes_ = groups * (self.item * (m * k + k * n) + self.result * m * n)
         return np.maximum(2.0 * groups * m * n * k / (self.peak * share), moved(bytes_, self.machine, e))
 
     def both(self, m: Number, n: Number, k: Number, groups: Number = 1.0) -> tuple[Number, Number]:

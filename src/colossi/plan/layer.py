@@ -34,9 +34,9 @@ class Times:
 
 def products(case: Case, e: Efficiency, share: Number = 1.0) -> Products:
     """Of this run's number format, at a share of what plain ones reach."""
-    eight = case.training.eight_bit > 0
+    eight, numbers = case.training.eight_bit > 0, case.training.number_bytes
     peak = case.machine.peak * case.machine.product_share * np.where(eight, e.product_8bit, 1.0)
-    return Products(case.machine, e, peak * share, np.where(eight, 1.0, 2.0))
+    return Products(case.machine, e, peak * share, np.where(eight, 1.0, numbers), numbers)
 
 
 def tokens(case: Case) -> Number:
@@ -81,9 +81,11 @@ def attention_times(case: Case, e: Efficiency) -> Times:
     keys = attention_keys(case)
     flops = attention_flops(n, keys, heads, size + value)
     fused = fused_attention(flops, training.sequence / layout.context, machine, e)
+    beside = e.score_seconds * n * keys * heads
+    fused = fused[0] + beside, fused[1] + 2 * beside
     scores = n * training.sequence * heads
     old = run.both(training.sequence, training.sequence, model.head_dim, n * heads / training.sequence)
-    passes = moved(2.0 * e.score_passes * scores, machine, e)
+    passes = moved(training.number_bytes * e.score_passes * scores, machine, e)
     is_fused = training.fused_attention > 0
     attend = np.where(is_fused, fused[0], 2 * old[0] + passes)
     attend_back = np.where(is_fused, fused[1], 2 * old[1] + 1.5 * passes)
@@ -92,11 +94,11 @@ def attention_times(case: Case, e: Efficiency) -> Times:
     around = elementwise(case, e, 7.0 * rows * model.hidden + 4.0 * n * (heads + kv) * size)
     cast = cast_times(case, e, n * (model.hidden + heads * value))
     tensor = tensor_exchange(case, e, n)
-    ring = 2.0 * n * kv * (size + value) * (layout.context - 1)
+    ring = training.number_bytes * n * kv * (size + value) * (layout.context - 1)
     context = np.where(
         layout.context > 1,
         gather(
-            np.where(latent, 2.0 * n * heads * (size + value) * (layout.context - 1), ring)
+            np.where(latent, training.number_bytes * n * heads * (size + value) * (layout.context - 1), ring)
             * layout.context
             / np.maximum(layout.context - 1, 1),
             layout.context,
@@ -118,13 +120,15 @@ def attention_times(case: Case, e: Efficiency) -> Times:
 
 def tensor_exchange(case: Case, e: Efficiency, n: Number) -> Number:
     """Around one region of sliced matrices, forward: all-reduce, or gather and scatter, of N tokens."""
-    return reduce(2.0 * n * case.model.hidden, case.layout.tensor, 1.0, case.machine, e)
+    return reduce(
+        case.training.number_bytes * n * case.model.hidden, case.layout.tensor, 1.0, case.machine, e
+    )
 
 
 def elementwise(case: Case, e: Efficiency, numbers: Number) -> Number:
-    """Kernels that pass over so many 16-bit numbers, forward."""
+    """Kernels that pass over so many numbers, forward."""
     passes = np.where(case.training.fused_elementwise > 0, 1.0, e.unfused_passes)
-    return moved(2.0 * numbers * passes, case.machine, e)
+    return moved(case.training.number_bytes * numbers * passes, case.machine, e)
 
 
 def cast_times(case: Case, e: Efficiency, numbers: Number) -> Number:
@@ -174,7 +178,7 @@ def experts_times(case: Case, e: Efficiency) -> Times:
     )
     cast = cast_times(case, e, rows * (model.hidden + width))
     stride = layout.expert_tensor
-    bytes_ = 2.0 * copies * model.hidden
+    bytes_ = training.number_bytes * copies * model.hidden
     there_and_back = 2 * all_to_all(bytes_, layout.expert, stride, machine, e)
     sliced = 2 * gather(bytes_ * layout.expert_tensor, layout.expert_tensor, 1.0, machine, e)
     return Times(
@@ -212,7 +216,7 @@ def head_times(case: Case, e: Efficiency) -> Times:
     """Output products and loss of a micro-batch, on the last stage; in 16-bit formats always."""
     model, machine = case.model, case.machine
     n, columns = tokens(case), model.vocabulary / case.layout.tensor
-    run = Products(machine, e, machine.peak_16 * machine.product_share)
+    run = Products(machine, e, machine.peak_16 * machine.product_share, case.training.number_bytes)
     forward, back = run.both(n, columns, model.hidden)
-    loss = moved(8.0 * n * columns, machine, e)  # float32 logits: written, read by softmax
+    loss = moved(8.0 * e.loss_passes * n * columns, machine, e)  # float32 logits: written, read by softmax
     return Times(forward + loss, back + loss)

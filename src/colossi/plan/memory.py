@@ -129,7 +129,7 @@ def activation_bytes(case: Case) -> Number:
     inner = inner + np.where(m.gated > 0, 0.0, inner)
     copies = n / tp * m.experts_per_token * layout.expert_tensor
     routed = moe * copies * (2 * m.hidden + (2 + m.gated) * m.expert_ffn / layout.expert_tensor)
-    return 2.0 * (streams + heads + latent + scores + inner + routed)
+    return training.number_bytes * (streams + heads + latent + scores + inner + routed)
 
 
 def memory(case: Case) -> Memory:
@@ -139,7 +139,9 @@ def memory(case: Case) -> Memory:
     layers = layers_of_stage(case)
     n, tp = tokens(case), layout.tensor
     rows = np.where(layout.sequence_parallel > 0, n / tp, n)
-    kept = 2.0 * rows * m.hidden  # the input of a layer, which full recomputation starts from
+    kept = (
+        training.number_bytes * rows * m.hidden
+    )  # the input of a layer, which full recomputation starts from
     layer = activation_bytes(case)
     per_layer = np.where(layout.recompute > 0, kept, layer)
     working = np.where(layout.recompute > 0, layer, 0.0)
@@ -151,9 +153,10 @@ def memory(case: Case) -> Memory:
         layout.shard > 1, 2.0 * 2.0 * (parameters(case).dense + parameters(case).experts) / layers, 0.0
     )
     return Memory(
-        weights=2.0 * weights,
+        weights=training.number_bytes * weights,
         gradients=training.gradient_bytes * gradients,
-        optimizer=12.0 * optimizer,
+        # Two moments, and a float32 copy of weights that are used in fewer bits.
+        optimizer=np.where(training.number_bytes < 4, 12.0, 8.0) * optimizer,
         activations=per_layer * layers * in_flight(case) + working + logits,
         buffers=gathered + 1.0e9,
     )

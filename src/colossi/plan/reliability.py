@@ -17,10 +17,10 @@ def conditions_of(spec: Spec, step_seconds: float) -> Conditions:
     """Rates of the fleet that [failures] names, for as many GPUs and servers as the cluster has."""
     failures = spec.failures or FailuresSpec()
     rates = failure_rates(failures.rates)
-    _, server = hardware_of(spec.cluster)
-    gpus = spec.cluster.workers
-    nodes = math.ceil(gpus / server.gpus)
-    rate = rates.of_job(gpus, server.gpus)
+    cluster, gpus = spec.cluster, spec.cluster.workers
+    each = cluster.workers_per_node if cluster.profile else hardware_of(cluster)[1].gpus
+    nodes = math.ceil(gpus / each)
+    rate = rates.of_job(gpus, each)
     every = spec.checkpoint.snapshot_every
     snapshots = None
     if failures.snapshots and every:

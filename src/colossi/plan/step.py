@@ -7,6 +7,7 @@ What a collective costs is what overlap does not hide of it, and what the kernel
     2021, section 2.2: the bubble of 1F1B is (p - 1) / v of a micro-batch, v stages on each rank.
 [2] P. Qi et al., "Zero Bubble Pipeline Parallelism", 2023, table 2: with the backward pass divided into
     gradients of inputs B and of weights W, (p - 1) (F + B - W), and (p - 1) (F + B - 2 W) for ZB-V.
+[3] K. Jordan et al., "Muon", 2024.
 """
 
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def step(case: Case, e: Efficiency) -> Step:
     kernels = one.forward + one.backward
     host = e.host_layer + e.host_experts * case.model.moe_layers / case.model.layers
     launch = (kernels + again) * ((1 + (host / (kernels + again)) ** 4) ** 0.25 - 1)
+    launch = np.where(machine.own_host > 0, host, launch)
 
     sharded = sharded_exchange(case, e, one, layers)
     per_micro = layers * (kernels + again + launch + tensor + ring + expert) + sharded
@@ -126,7 +128,7 @@ def message_times(case: Case, e: Efficiency) -> Number:
     layout = case.layout
     rows = tokens(case) / np.where(layout.sequence_parallel > 0, layout.tensor, 1.0)
     stride = case.machine.gpus / layout.pipeline
-    there = send(2.0 * rows * case.model.hidden, stride, case.machine, e)
+    there = send(case.training.number_bytes * rows * case.model.hidden, stride, case.machine, e)
     seen = exposed(2.0 * layout.interleave * there, layout.overlap_pipeline, e.pipeline_exposed)
     return np.where(layout.pipeline > 1, seen, 0.0)
 
@@ -148,10 +150,11 @@ def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Numb
     sums = gather(g * dense, ranks, stride, machine, e) + gather(
         g * experts, apart, stride_experts, machine, e
     )
-    weights = gather(2.0 * dense, ranks, stride, machine, e) + gather(
-        2.0 * experts, apart, stride_experts, machine, e
+    weights = gather(case.training.number_bytes * dense, ranks, stride, machine, e) + gather(
+        case.training.number_bytes * experts, apart, stride_experts, machine, e
     )
-    weights = np.where(split, weights, sums)  # else an all-reduce: as long again as the sums alone
+    # Else an all-reduce: so many rounds in all, each as long as the sums alone.
+    weights = np.where(split, weights, (e.reduce_rounds - 1) * sums)
     once = np.where(layout.shard > 1, 0.0, sums + weights)
     hidden_sums = np.minimum(sums, UNDER_PASS * backward)
     hidden_weights = np.minimum(weights, UNDER_PASS * forward)
@@ -167,10 +170,11 @@ def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Numb
 def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> Number:
     """Weights gathered layer by layer and gradients scattered, each micro-batch (ZeRO-3), as far as seen."""
     layout, machine, p = case.layout, case.machine, parameters(case)
-    weights = 2.0 * (p.dense + p.experts) / layers / layout.gathers
+    numbers = (p.dense + p.experts) / layers / layout.gathers
+    weights = case.training.number_bytes * numbers
     there = layout.gathers * gather(weights, layout.shard, layout.tensor * 1.0, machine, e)
     sums = layout.gathers * gather(
-        case.training.gradient_bytes / 2.0 * weights, layout.shard, layout.tensor * 1.0, machine, e
+        case.training.gradient_bytes * numbers, layout.shard, layout.tensor * 1.0, machine, e
     )
     again = np.where(layout.keep_gathered > 0, 0.0, there)
     forward, backward = one.forward, one.backward + layout.recompute * one.forward
@@ -182,11 +186,42 @@ def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> N
     sequential = there + again + sums
     each = np.where(layout.overlap_data > 0, seen + slowed, sequential)
     times = np.where(layout.gather_once > 0, 1.0 / case.micro_batches, 1.0)
-    return np.where(layout.shard > 1, layers * each * times, 0.0)
+    around = e.host_shard + moved(4.0 * e.shard_passes * numbers, machine, e)
+    return np.where(layout.shard > 1, layers * (each * times + around), 0.0)
 
 
 def optimizer_time(case: Case, e: Efficiency) -> Number:
     """Adam on float32: gradient, weight and two moments read, three written, and the 16-bit weight."""
     _, gradients, optimizer = held(case)
     norm = case.training.gradient_bytes * 2.0 * gradients
-    return moved(30.0 * optimizer + norm, case.machine, e)
+    adam = moved(e.optimizer_passes * (30.0 * optimizer + norm), case.machine, e)
+    return np.where(case.training.muon > 0, muon_time(case, e), adam)
+
+
+def muon_time(case: Case, e: Efficiency) -> Number:
+    """Muon as colossi's trainer has it: gradients whole, matrices dealt out, updates summed over their ranks.
+
+    Five iterations, each of two products with the small side squared and one of its cube [3].
+    """
+    m, layout, machine, layers = case.model, case.layout, case.machine, layers_of_stage(case)
+    ranks = machine.gpus / layout.pipeline
+    moe = m.moe_layers / m.layers
+    queries, keys = m.heads * m.head_dim, m.kv_heads * m.head_dim
+    ffn = (1 - moe) * 3 * iterations(m.ffn_hidden, m.hidden) + moe * 3 * (
+        m.experts * iterations(m.expert_ffn, m.hidden) + iterations(m.shared_ffn, m.hidden)
+    )
+    flops = layers * (2 * iterations(queries, m.hidden) + 2 * iterations(keys, m.hidden) + ffn)
+    matrices = layers * (4 + 3 * ((1 - moe) + moe * (m.experts + (m.shared_ffn > 0))))
+    p = parameters(case)
+    numbers = p.dense * layout.tensor + p.experts * layout.expert * layout.expert_tensor
+    work = flops / (machine.peak * e.muon_share) + matrices * e.host_muon
+    split = layout.shard * layout.tensor
+    wholes = gather(case.training.gradient_bytes * numbers, split, 1.0, machine, e)
+    sums = reduce(4.0 * numbers, ranks, 1.0, machine, e)
+    return work / ranks + moved(4.0 * e.muon_passes * numbers, machine, e) + wholes + sums
+
+
+def iterations(a: Number, b: Number) -> Number:
+    """FLOP of Muon's iterations on one matrix [a, b]."""
+    small, large = np.minimum(a, b), np.maximum(a, b)
+    return 5 * 2.0 * (2 * small * small * large + small**3)

@@ -4,7 +4,8 @@ import math
 
 from colossi.errors import SpecError
 from colossi.plan.case import Case, Layout, Machine, Model, Training
-from colossi.plan.efficiency import Fitted
+from colossi.plan.efficiency import Fitted, published
+from colossi.plan.profile import Measured, read_profile
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.hardware import Gpu, Node, gpu, node
 from colossi.spec.layout import LayoutSpec
@@ -25,21 +26,49 @@ def case_of(spec: Spec, fitted: Fitted) -> Case:
         raise SpecError(f"{spec.name}: table [layout] is missing", "colossi plan finds the best ones")
     return Case(
         model_of(spec.model, spec.training),
-        machine_of(spec.cluster, spec.training, fitted),
+        device_of(spec, fitted),
         layout_of(spec),
-        training_of(spec.training),
+        training_of(spec.training, measured=spec.cluster.profile is not None),
     )
 
 
 def open_case_of(spec: Spec, fitted: Fitted) -> Case:
     """The same without a layout: only what overlaps is taken from [layout]."""
     assert spec.training is not None
+    if spec.cluster.profile is not None:
+        raise SpecError(
+            f"cluster.profile = {spec.cluster.profile!r}: layouts are searched on machines of the catalogue",
+            "give cluster.gpu or node; colossi forecast takes the profile",
+        )
     return Case(
         model_of(spec.model, spec.training),
         machine_of(spec.cluster, spec.training, fitted),
-        Layout(**overlaps_of(spec.layout)),
+        Layout(**overlaps_of(spec)),
         training_of(spec.training),
     )
+
+
+def device_of(spec: Spec, fitted: Fitted) -> Machine:
+    """What a worker runs on: of the catalogue, or as it was measured."""
+    assert spec.training is not None
+    if spec.cluster.profile is not None:
+        return world_of(spec).machine()
+    return machine_of(spec.cluster, spec.training, fitted)
+
+
+def fitted_of(spec: Spec) -> Fitted:
+    """The efficiencies that go with it."""
+    if spec.cluster.profile is not None:
+        return Fitted(world_of(spec).efficiency, {})
+    return published()
+
+
+def world_of(spec: Spec) -> Measured:
+    """What so many workers of this spec were measured as."""
+    assert spec.cluster.profile is not None
+    layout = spec.layout
+    returned = layout.shard * layout.context * layout.expert > 1
+    return read_profile(spec.cluster.profile).world(spec.cluster.workers, returned)
 
 
 def hardware_of(cluster: ClusterSpec) -> tuple[Gpu, Node]:
@@ -131,26 +160,30 @@ def layout_of(spec: Spec) -> Layout:
         recompute=int(layout.recompute == "full"),
         recompute_attention=int(layout.recompute == "selective"),
         sequence_parallel=int(layout.sequence_parallel),
-        **overlaps_of(layout),
+        **overlaps_of(spec),
     )
 
 
-def overlaps_of(layout: LayoutSpec) -> dict[str, int]:
-    """Which axes' messages travel under computation."""
+def overlaps_of(spec: Spec) -> dict[str, int]:
+    """Which axes' messages travel under computation; none on cores that do both."""
+    layout, own_host = spec.layout, spec.cluster.profile is not None
     return {
-        f"overlap_{axis}": int(axis in layout.overlap) for axis in ("tensor", "data", "pipeline", "expert")
+        f"overlap_{axis}": int(axis in layout.overlap and not own_host)
+        for axis in ("tensor", "data", "pipeline", "expert")
     }
 
 
-def training_of(training: TrainingSpec) -> Training:
-    """What a step is."""
+def training_of(training: TrainingSpec, measured: bool = False) -> Training:
+    """What a step is; a measured device's passes over memory are those of the trainer's kernels."""
     return Training(
         sequence=training.sequence_length,
         global_batch=training.global_batch,
         eight_bit=int(BITS[training.precision] <= 8),
         cast_bytes=CAST_BYTES[training.scaling],
+        number_bytes=max(2, BITS[training.precision] // 8),
+        muon=int(training.optimizer == "muon"),
         gradient_bytes=4.0 if training.gradient_precision == "fp32" else 2.0,
         fused_attention=int(training.attention != "unfused"),
-        fused_elementwise=int(training.fused_kernels),
+        fused_elementwise=int(training.fused_kernels and not measured),
         imbalance=training.imbalance,
     )

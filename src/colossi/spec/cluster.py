@@ -1,10 +1,12 @@
 """`[cluster]`: the machines that the run is given."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from colossi.spec.table import Table
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a profile
 
 
 class ClusterSpec(Table):
@@ -21,6 +23,11 @@ class ClusterSpec(Table):
     node: str | None = Field(
         default=None, description="planning: a server of the catalogue; left out: the usual one of `gpu`"
     )
+    profile: str | None = Field(
+        default=None,
+        pattern=NAME,
+        description="planning: workers as `colossi calibrate` has measured them, by the profile's name",
+    )
     gpus: int | None = Field(
         default=None, ge=1, description="planning: how many, instead of nodes * workers_per_node"
     )
@@ -30,6 +37,16 @@ class ClusterSpec(Table):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where there is one, else cpu"
     )
+
+    @model_validator(mode="after")
+    def _one_machine(self) -> Self:
+        if self.profile is not None and (self.gpu or self.node):
+            key = "gpu" if self.gpu else "node"
+            raise ValueError(
+                f"profile = {self.profile!r} and {key} = {getattr(self, key)!r} both say what a worker is: "
+                "remove one of them"
+            )
+        return self
 
     @property
     def workers(self) -> int:

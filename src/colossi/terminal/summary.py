@@ -22,10 +22,12 @@ CURVE_ROWS = 9
 STYLES = {"productive": "green"} | {part: style for part, (style, _) in timeline.COLOURS.items()}
 
 
-def render(report: Report, name: str, width: int = 80) -> RenderableType:
-    """The whole report."""
+def render(
+    report: Report, name: str, width: int = 80, forecast_seconds: float | None = None
+) -> RenderableType:
+    """The whole report; `forecast_seconds` is what a step should take, where that is known."""
     inner = max(30, min(width, 100) - 4)
-    parts: list[RenderableType] = [_headline(report), Text()]
+    parts: list[RenderableType] = [_headline(report, forecast_seconds), Text()]
     if report.losses:
         parts += [
             curve.draw(report.losses, width=inner, height=CURVE_ROWS),
@@ -51,7 +53,7 @@ def render(report: Report, name: str, width: int = 80) -> RenderableType:
     )
 
 
-def _headline(report: Report) -> Table:
+def _headline(report: Report, forecast_seconds: float | None) -> Table:
     goal = f" of {report.goal:,}" if report.goal and report.goal != report.steps else ""
     lives = len(report.incarnations)
     paused = f", paused {duration(report.paused_seconds)}" if report.paused_seconds >= 1 else ""
@@ -69,12 +71,23 @@ def _headline(report: Report) -> Table:
             str(lives),
         ),
     ]
+    if report.step_seconds is not None:
+        rows.insert(
+            3, ("a step", duration(report.step_seconds), "forecast", _forecast(report, forecast_seconds))
+        )
     table = Table.grid(padding=(0, 2))
     for style in ("dim", "", "dim", ""):
         table.add_column(style=style, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _forecast(report: Report, seconds: float | None) -> str:
+    """Beside the median of the steps."""
+    if seconds is None or not report.step_seconds:
+        return "-"
+    return f"{duration(seconds)} ({seconds / report.step_seconds - 1:+.0%})"
 
 
 def _losses(report: Report, width: int) -> Table:

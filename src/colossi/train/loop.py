@@ -248,7 +248,7 @@ def _run_steps(training: Training, start: int) -> None:
 
 
 def _one_step(training: Training, step: int) -> StepResult:
-    spec, link, start = training.spec, training.link, time.monotonic()
+    spec, link, start, on_cores = training.spec, training.link, time.monotonic(), time.process_time()
     assert spec.training is not None
     training.faults.before(step, training.parts)
     batch = training.batch(step)
@@ -264,6 +264,7 @@ def _one_step(training: Training, step: int) -> StepResult:
             loss=result.loss,
             tokens=spec.training.tokens_per_step,
             seconds=time.monotonic() - start,
+            cpu_seconds=time.process_time() - on_cores,
             snapshot_seconds=training.snapshots.waited if training.snapshots else 0.0,
             busy_seconds=result.busy_seconds,
             learning_rate=rate,
