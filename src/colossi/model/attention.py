@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from colossi.model.collectives import Groups, copy_to, reduce_from
 from colossi.model.context import attend_across
 from colossi.model.kernel import attend_range
-from colossi.model.matrix import Matrix, together
+from colossi.model.matrix import Matrix
 from colossi.spec.model import ModelSpec
 
 MASKED = -1e30
@@ -41,12 +41,9 @@ class Rope:
         if (
             torch.compiler.is_compiling()
         ):  # the compiler fuses this form, and the other runs faster without it
-            a, b = x.transpose(1, 2).chunk(2, dim=-1)
-            cos, sin = (
-                y.transpose(1, 2) for y in (self.cos.chunk(2, dim=-1)[0], self.sin.chunk(2, dim=-1)[1])
-            )
-            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-2).flatten(-2)
-            return turned.to(x_BHTD.dtype).transpose(1, 2)
+            a, b = x.chunk(2, dim=-1)
+            cos, sin = self.cos.chunk(2, dim=-1)[0], self.sin.chunk(2, dim=-1)[1]
+            return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-2).flatten(-2).to(x_BHTD.dtype)
         swapped = x.roll(x.shape[-1] // 2, dims=-1)
         return torch.addcmul(x * self.cos, swapped, self.sin).to(x_BHTD.dtype)
 
@@ -123,7 +120,7 @@ class Attention(nn.Module):
         Under context parallel the tokens are this rank's, and what is seen is causal.
         """
         x = copy_to(x_BTE, self.groups.tensor)
-        q, k, v = (self._heads(y) for y in together(x, self.q, self.k, self.v))
+        q, k, v = (self._heads(matrix(x)) for matrix in (self.q, self.k, self.v))
         q, k = rope.turn(q), rope.turn(k)
         if cached is not None:
             k, v = cached.extend(k, v)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from colossi.model.collectives import Groups, arrive, copy_to, depart, reduce_from
-from colossi.model.matrix import Matrix, local, together
+from colossi.model.matrix import Matrix, local
 from colossi.spec.model import ModelSpec
 
 
@@ -175,7 +175,7 @@ class GatedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = copy_to(x, self.groups.tensor)
-        inner = gated_gelu(*together(x, self.gate, self.value))
+        inner = gated_gelu(self.gate(x), self.value(x))
         return reduce_from(self.down(inner), self.groups.tensor)
 
 

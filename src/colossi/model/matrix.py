@@ -31,26 +31,16 @@ class Matrix(nn.Module):
         return linear(x, local(self.weight).to(x.dtype))
 
 
-def together(x: Tensor, *matrices: Matrix) -> tuple[Tensor, ...]:
-    """The products of several matrices with the same x."""
-    return linears(x, *(local(matrix.weight).to(x.dtype) for matrix in matrices))
-
-
 def linear(x: Tensor, w: Tensor) -> Tensor:
     """x W^T, with W [out, in]."""
-    return linears(x, w)[0]
-
-
-def linears(x: Tensor, *ws: Tensor) -> tuple[Tensor, ...]:
-    """x W^T for each W [out, in]; going back, the products add up x's gradient as they compute it."""
     eager_training = torch.is_grad_enabled()
     plain = x.device.type == "cpu" and x.dtype == torch.float32
     if eager_training and plain and ONEDNN:
-        return _Linears.apply(x, *ws)  # type: ignore[no-untyped-call]
-    return tuple(F.linear(x, w) for w in ws)
+        return _Linear.apply(x, w)  # type: ignore[no-untyped-call]
+    return F.linear(x, w)
 
 
-class _Linears(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     """The same by oneDNN where it is at least as fast as MKL: a tenth faster on AMD, forward and for dx.
 
     PyTorch keeps this product for its compiler, which takes it only where weights are constant. W's gradient
@@ -58,44 +48,34 @@ class _Linears(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *ws: Tensor) -> Any:
-        ctx.save_for_backward(x, *ws)
-        return tuple(_by_onednn(x, w) for w in ws)
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Any:
+        ctx.save_for_backward(x, w)
+        return _by_onednn(x, w)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, *ws = ctx.saved_tensors
-        dx, dws = None, []
-        for dy, w, wanted in zip(grads, ws, ctx.needs_input_grad[1:], strict=True):
-            if ctx.needs_input_grad[0]:
-                dx = _by_onednn(dy, w.t(), dx)
-            dws.append(dy.flatten(0, -2).t() @ x.flatten(0, -2) if wanted else None)
-        return dx, *dws
+        (dy,) = grads
+        x, w = ctx.saved_tensors
+        dx = _by_onednn(dy, w.t()) if ctx.needs_input_grad[0] else None
+        dw = dy.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return dx, dw
 
 
-# "Flexible" lets the compiler pass what lies in memory; else it makes a copy of x for each product.
-@torch.library.custom_op(
-    "colossi::onednn_linear", mutates_args=(), device_types="cpu", tags=(torch.Tag.flexible_layout,)
-)
-def _opaque(x: Tensor, w: Tensor, add: Tensor | None) -> Tensor:
+@torch.library.custom_op("colossi::onednn_linear", mutates_args=(), device_types="cpu")
+def _opaque(x: Tensor, w: Tensor) -> Tensor:
     """To the compiler, which would refuse a product whose weights are not constant."""
-    if add is None:
-        return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
-    return torch.ops.mkldnn._linear_pointwise(x, add, w, None, "add")
+    return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
 
 @_opaque.register_fake
-def _(x: Tensor, w: Tensor, add: Tensor | None) -> Tensor:
+def _(x: Tensor, w: Tensor) -> Tensor:
     return x.new_empty(*x.shape[:-1], w.shape[0])
 
 
-def _by_onednn(x: Tensor, w: Tensor, add: Tensor | None = None) -> Any:
-    """x W^T, and `add` to it."""
+def _by_onednn(x: Tensor, w: Tensor) -> Any:
     if torch.compiler.is_compiling():
-        return _opaque(x, w, add)
-    if add is None:
-        return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
-    return torch.ops.mkldnn._linear_pointwise(x, add, w, None, "add")
+        return _opaque(x, w)
+    return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
 
 class Norm(nn.Module):

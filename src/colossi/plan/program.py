@@ -127,7 +127,9 @@ def moved(spec: Spec, share: Share) -> dict[str, int]:
     if layout.replicate and layout.replicate > 1:  # one sum of all that this rank keeps; two fingerprints
         found["all_reduce"] += FLOAT * share.parameters + 16
     if layout.tensor > 1:
-        found["all_reduce"] += rows * (share.embedding + share.output + 2 * passes * blocks)
+        # Of attention, of the FFN, and of the one beside the experts.
+        regions = 3 if mixture and model.shared_expert_ffn else 2
+        found["all_reduce"] += rows * (share.embedding + share.output + regions * passes * blocks)
         found["all_reduce"] += blocks * mixture * FLOAT * n * k  # gradients of the routing weights
         found["all_reduce"] += share.output * 3 * FLOAT * n  # of the loss: largest logit, sum, the target's
     if layout.expert > 1:
