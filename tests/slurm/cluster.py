@@ -272,7 +272,7 @@ class Cluster:
                 os.kill(pid, number)
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 150) -> None:
     """Look every tenth of a second."""
     deadline = time.monotonic() + seconds
     while not true():
