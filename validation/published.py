@@ -2,7 +2,7 @@
 Published runs as specs: each row of data/published_runs.csv in the words of colossi's tables.
 
 What a row says goes in as it stands. What it leaves out is what its publisher's program is known to do
-(PROGRAMS), the same for all rows of a publisher: nothing here was chosen by looking at errors.
+(PROGRAMS), the same for all rows of a publisher: nothing here was chosen by looking at errors of step times.
 """
 
 import csv

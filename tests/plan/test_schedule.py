@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from colossi.plan.efficiency import Efficiency
 from colossi.plan.layer import layer_times
-from colossi.plan.schedule import Operation, makespan, order_1f1b
 from colossi.plan.step import step
 
 from .cases import run
+from .schedule import Operation, makespan, order_1f1b
 
 SHAPES = [(2, 1, 2), (4, 1, 8), (4, 2, 8), (8, 3, 16), (16, 1, 64), (4, 4, 4), (6, 2, 18)]
 

@@ -94,20 +94,9 @@ def attention_times(case: Case, e: Efficiency) -> Times:
     around = elementwise(case, e, 7.0 * rows * model.hidden + 4.0 * n * (heads + kv) * size)
     cast = cast_times(case, e, n * (model.hidden + heads * value))
     tensor = tensor_exchange(case, e, n)
-    ring = training.number_bytes * n * kv * (size + value) * (layout.context - 1)
-    context = np.where(
-        layout.context > 1,
-        gather(
-            np.where(latent, training.number_bytes * n * heads * (size + value) * (layout.context - 1), ring)
-            * layout.context
-            / np.maximum(layout.context - 1, 1),
-            layout.context,
-            tp,
-            machine,
-            e,
-        ),
-        0.0,
-    )
+    # Latent keys and values travel as they are used: a head of each for every query head.
+    own = training.number_bytes * n * np.where(latent, heads, kv) * (size + value)
+    context = gather(own * layout.context, layout.context, tp, machine, e)
     return Times(
         forward + attend + around + cast,
         backward + attend_back + 2 * around + 2 * cast,

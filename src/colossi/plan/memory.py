@@ -44,9 +44,14 @@ def layers_of_stage(case: Case) -> Number:
     Where layers do not divide but two more would, embedding and output take the place of a layer each, as
     Megatron-LM's account_for_embedding_in_pipeline_split has it.
     """
+    stages = case.layout.pipeline * case.layout.interleave
+    return np.ceil((case.model.layers + 2 * ends_are_layers(case)) / stages) * case.layout.interleave
+
+
+def ends_are_layers(case: Case) -> Number:
+    """Whether embedding and output each take the place of a layer in their stages."""
     layers, stages = case.model.layers, case.layout.pipeline * case.layout.interleave
-    with_ends = ((layers % stages) > 0) & (((layers + 2) % stages) == 0)
-    return np.ceil((layers + 2 * with_ends) / stages) * case.layout.interleave
+    return ((layers % stages) > 0) & (((layers + 2) % stages) == 0)
 
 
 def moe_of_stage(case: Case) -> Number:

@@ -19,7 +19,7 @@ from colossi.plan.collectives import gather, reduce, send
 from colossi.plan.efficiency import Efficiency
 from colossi.plan.kernels import moved
 from colossi.plan.layer import Times, head_times, layer_times, tokens
-from colossi.plan.memory import expert_data, held, layers_of_stage, parameters
+from colossi.plan.memory import ends_are_layers, expert_data, held, layers_of_stage, parameters
 
 # Shares of a computation under which messages can travel: at its ends nothing is there to send yet, or
 # nothing is left to compute. Chosen so, not fitted.
@@ -77,13 +77,13 @@ def step(case: Case, e: Efficiency) -> Step:
     # The last stage has the output, and by as much fewer layers where they were dealt out with it in mind.
     head_work = head.forward + head.backward
     deepest = per_micro + np.where(layout.pipeline > 1, 0.0, head_work)
-    last = per_micro + head_work - np.where(fewer(case), per_micro / layers, 0.0)
+    last = per_micro + head_work - np.where(ends_are_layers(case), per_micro / layers, 0.0)
     slowest = np.where(layout.pipeline > 1, np.maximum(deepest, last), deepest)
     extra = slowest - per_micro
 
     messages = message_times(case, e)
     # Half of the backward pass are gradients of weights. Equal parts F = B = W make [2]'s first bubble one F;
-    # the schedule played out (schedule.py) gives the larger of F and B where they are not equal.
+    # the schedule played out (tests/plan/schedule.py) gives the larger of F and B where they are not equal.
     half = layers * one.backward / 2
     forward = per_micro + messages - 2 * half
     round_ = np.where(
@@ -110,12 +110,6 @@ def step(case: Case, e: Efficiency) -> Step:
         optimizer=update,
         jitter=whole * e.jitter * doubling,
     )
-
-
-def fewer(case: Case) -> Number:
-    """Whether the last stage has a layer less, for the output."""
-    stages = case.layout.pipeline * case.layout.interleave
-    return (case.model.layers % stages > 0) & ((case.model.layers + 2) % stages == 0)
 
 
 def exposed(seconds: Number, overlapped: Number, share: Number) -> Number:

@@ -1,6 +1,7 @@
 """A sweep's forecasts as a table, as CSV and as a plot."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,6 @@ def render(sweep: Sweep) -> RenderableType:
 
 def write_csv(sweep: Sweep, path: Path) -> None:
     """A line for each combination."""
-    import io
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*sweep.keys, *COLUMNS, "error"])
