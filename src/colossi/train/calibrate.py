@@ -79,7 +79,7 @@ def measure(workers: int, environment: Mapping[str, str], progress: Callable[[in
     finally:
         for worker in started:
             worker.kill()
-            worker.wait()
+            worker.communicate()  # waits, and closes its pipe
     return found
 
 
