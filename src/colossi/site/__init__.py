@@ -1,0 +1,1 @@
+"""The machine as it is built: which switch is cabled to which."""

@@ -1,0 +1,1 @@
+"""The controller under storms of faults, in virtual time: whatever happens, in whatever order it is told."""
