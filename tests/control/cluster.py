@@ -38,11 +38,13 @@ from colossi.control.events import (
     NodeJoined,
     NodeLost,
     NodeStopped,
+    Ring,
     Snapshot,
     StepDone,
     TimePassed,
     WorkerExited,
     WorkerHung,
+    WorldStopped,
 )
 from colossi.control.plan import Plan
 
@@ -139,6 +141,8 @@ class Cluster:
             case NodeStopped():
                 if event.node in self.known and event.incarnation >= self.busy.get(event.node, 0):
                     self.busy.pop(event.node, None)
+            case WorldStopped():
+                self.busy = {node: n for node, n in self.busy.items() if n != event.incarnation}
             case CorruptionSuspected():
                 if self.starts and event.incarnation == self.starts[-1].incarnation:
                     self.suspicion = event
@@ -257,6 +261,49 @@ class Cluster:
         elif not node.mute:
             node.runs, node.well = 0, False
             node.outbox.append(NodeStopped(node=node.name, incarnation=order.incarnation, held=node.held()))
+
+    def gather(self) -> None:
+        """If all nodes of the incarnation have answered, somebody has heard them and tells it at once."""
+        start = self.starts[-1]
+        if any(n == start.incarnation and node not in self.known for node, n in self.busy.items()):
+            return
+        members = [self.nodes[name] for name in start.nodes if name in self.known]
+        answers = [list(node.outbox) for node in members if node.name in self.busy]
+        if not answers or any(
+            len(said) != 1 or not isinstance(said[0], NodeStopped) or said[0].incarnation != start.incarnation
+            for said in answers
+        ):
+            return
+        if any(node.runs or not node.linked for node in members):
+            return
+        twin = Controller.from_state(self.plan, json.loads(json.dumps(self.controller.state())))
+        one_by_one = [action for (said,) in answers for action in twin.on(said, self.now)]
+        for node in members:
+            node.outbox.clear()
+        rings = tuple(self._rings(start, members))
+        together = self.hear(WorldStopped(incarnation=start.incarnation, rings=rings))
+        sizes = {world for node in members for world, _, _ in node.memory}
+        if sizes <= {len(start.nodes) * self.plan.per_node}:  # else rings do not say it all
+            assert [repr(action) for action in together] == [repr(action) for action in one_by_one]
+
+    def _rings(self, start: Start, members: list[Node]) -> Iterable[Ring]:
+        """What they hold alike, with holes where they do not."""
+        world, there = len(start.nodes) * self.plan.per_node, {node.name: node.memory for node in members}
+        for origin, step in sorted({(n, key[2]) for memory in there.values() for key, n in memory.items()}):
+            by_place = [
+                tuple(
+                    name
+                    if all(
+                        there.get(name, {}).get((world, rank, step)) == origin for rank in self.ranks(place)
+                    )
+                    else ""
+                    for place, name in enumerate(names)
+                )
+                for names in (start.nodes, start.buddies)
+            ]
+            holes = frozenset(place for place, both in enumerate(zip(*by_place, strict=True)) if "" in both)
+            nodes, buddies = by_place
+            yield Ring(incarnation=origin, world=world, step=step, nodes=nodes, buddies=buddies, holes=holes)
 
     def _start_on(self, node: Node, start: Start) -> None:
         place, world = start.nodes.index(node.name), len(start.nodes) * self.plan.per_node

@@ -104,6 +104,15 @@ class AnyOrder(RuleBasedStateMachine):
         if told:
             self.cluster.obey(told[number % len(told)])
 
+    @precondition(lambda self: self.cluster.busy)
+    @rule()
+    def answer_together(self) -> None:
+        """All do what they were told, and the answers come in one."""
+        for node in self.cluster.nodes.values():
+            while node.up and node.inbox:
+                self.cluster.obey(node)
+        self.cluster.gather()
+
     @rule(steps=st.integers(1, 3))
     def go_well(self, steps: int) -> None:
         """The same: most of the time nothing happens."""
@@ -259,7 +268,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=200,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -32,6 +32,7 @@ from colossi.control.events import (
     TimePassed,
     WorkerExited,
     WorkerHung,
+    WorldStopped,
 )
 from colossi.control.forming import go_on
 from colossi.control.plan import Plan
@@ -74,7 +75,7 @@ class Controller:
         run = self.run
         run.phase, run.newest = "adopting", max(step, restored, 0)
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
-        run.fleet.runs = dict.fromkeys(nodes, incarnation)
+        run.fleet.runs.begin(incarnation, run.world.places)
         for node in quarantined:
             run.exclude(node, "", readable=False)
         run.absent = run.world.survivors
@@ -123,6 +124,8 @@ class Controller:
                 return self._lost(event, now)
             case NodeStopped():
                 return self._stopped(event, now)
+            case WorldStopped():
+                return self._all_stopped(event, now)
             case NodeChecked():
                 return self._checked(event, now)
             case StopWanted():
@@ -156,15 +159,16 @@ class Controller:
         known = node in run.fleet.racks
         run.highest = max(run.highest, event.incarnation, *(snapshot.incarnation for snapshot in event.held))
         run.fleet.connect(node, event.rack)
+        run.world.stands_in(node, event.rack)
         if run.live and node in run.world:
             if event.incarnation != run.incarnation:
                 return run.fail(f"the agent of {node} has begun anew, and its workers are gone", "node", now)
             if run.phase == "adopting" and not known:
                 return self._adopted(now)
             return []  # over a new connection
-        left = max(event.incarnation, run.fleet.runs.get(node, 0))
+        left = max(event.incarnation, run.fleet.runs.of(node))
         if left:  # it has not heard of the Stop, or comes back from a partition
-            run.fleet.runs[node] = left
+            run.fleet.runs.put(node, left)
             if not run.live:
                 run.await_answers(now)
             return [Stop(incarnation=left, nodes=(node,), why="its incarnation has ended")]
@@ -196,13 +200,34 @@ class Controller:
 
     def _stopped(self, event: NodeStopped, now: float) -> list[Action]:
         run, node = self.run, event.node
-        ran = run.fleet.runs.get(node)
-        if ran is None or event.incarnation < ran or node not in run.fleet.racks:
+        ran = run.fleet.runs.of(node)
+        if not ran or event.incarnation < ran or node not in run.fleet.racks:
             return []
-        del run.fleet.runs[node]
+        run.fleet.runs.discard(node)
         actions = run.at_rest(node, event.held)
         if run.live and node in run.world:
             actions += run.fail(f"the workers of {node} have ended without being asked to", "worker", now)
+        return actions
+
+    def _all_stopped(self, event: WorldStopped, now: float) -> list[Action]:
+        run, world, fleet = self.run, self.run.world, self.run.fleet
+        if event.incarnation != fleet.runs.incarnation or run.absent:
+            return []  # late; or somebody has not been heard since another controller began it
+        alone = fleet.runs.end()
+        unseated = [world.nodes[place] for place in sorted(world.vacant)]
+        unseated += [node for node in alone if node not in world.places]
+        unreadable = {node for node, readable in fleet.quarantined.items() if not readable}
+        run.memory.put_rings(
+            event.rings, unreadable.union(node for node in unseated if node not in fleet.racks)
+        )
+        actions = [
+            action
+            for node in unseated
+            if node in fleet.racks and node not in fleet.runs
+            for action in run.use(node)
+        ]
+        if run.live:
+            actions += run.fail("all workers have ended without being asked to", "worker", now)
         return actions
 
     def _checked(self, event: NodeChecked, now: float) -> list[Action]:

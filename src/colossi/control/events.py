@@ -26,6 +26,20 @@ class Snapshot(NamedTuple):
 
 
 Held = tuple[Snapshot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ring:
+    """Snapshots of one step that the nodes of a world hold alike: each its own ranks', and its ward's too."""
+
+    incarnation: int
+    world: int  # ranks of the world that they were taken in
+    step: int
+    nodes: tuple[str, ...]  # by place, who has the snapshots of its ranks at home; "" for nobody
+    buddies: tuple[str, ...]  # by place, who has the copies; "" for nobody
+    holes: frozenset[int] = frozenset()  # places where one of them is "", or where another node sits now
+
+
 Fingerprint = int | tuple[int, ...]
 
 
@@ -78,6 +92,17 @@ class NodeStopped:
     node: str
     incarnation: int
     held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldStopped:
+    """The same of all nodes of an incarnation that are connected, said at once by who has heard them all.
+
+    What they hold is in the rings, but for what single nodes have said since.
+    """
+
+    incarnation: int
+    rings: tuple[Ring, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +188,7 @@ Event = (
     | WorkerExited
     | WorkerHung
     | NodeStopped
+    | WorldStopped
     | StepDone
     | CheckpointDone
     | CorruptionSuspected

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from colossi.control import policy
+from colossi.control.running import Running
 
 
 @dataclass(slots=True)
@@ -17,7 +18,7 @@ class Fleet:
     """Nodes by name; dictionaries keep the order in which they came, so that deciding repeats exactly."""
 
     racks: dict[str, str] = field(default_factory=dict)  # node -> rack, of all that are connected
-    runs: dict[str, int] = field(default_factory=dict)  # node -> the incarnation whose workers may run on it
+    runs: Running = field(default_factory=Running)
     spares: dict[str, dict[str, None]] = field(
         default_factory=dict
     )  # rack -> nodes that could be used at once
@@ -38,7 +39,7 @@ class Fleet:
         """A node is gone, and whatever ran on it."""
         self.drop_spare(node)
         self.aside.pop(node, None)
-        self.runs.pop(node, None)
+        self.runs.discard(node)
         self.racks.pop(node, None)
 
     def add_spare(self, node: str) -> None:
@@ -83,9 +84,9 @@ class Fleet:
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return asdict(self) | {"runs": self.runs.state()}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Fleet":
-        """What `state` told."""
-        return cls(**state)
+    def from_state(cls, state: Mapping[str, Any], places: Mapping[str, int]) -> "Fleet":
+        """What `state` told; `places` are the world's."""
+        return cls(**{**state, "runs": Running.from_state(state["runs"], places)})

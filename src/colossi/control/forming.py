@@ -81,10 +81,10 @@ def _begin(run: Standing, replicate: int, now: float) -> list[Action]:
     if doubt and (doubt.redone or doubt.world != run.ranks):  # in another world fingerprints say nothing
         run.suspicion = doubt = None
     run.memory.begin(run.incarnation, source.restore, run.world)
-    run.fleet.runs = dict.fromkeys(run.world.nodes, run.incarnation)
+    run.fleet.runs.begin(run.incarnation, run.world.places)
     run.newest = run.saved if source.restore == DISK else source.restore
     run.first_done, run.failed, run.why, run.waiting_since = None, "", "", None
-    run.phase = "running"
+    run.phase, run.absent = "running", 0
     run.set_checkpoint(now)
     start = Start(
         incarnation=run.incarnation,

@@ -8,10 +8,11 @@ forgotten.
 
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from colossi.control.events import Held, Snapshot
+from colossi.control.events import Held, Ring, Snapshot
+from colossi.control.world import World
 
 Key = tuple[int, int, int]  # world, step, and the incarnation where its course is not known, else 0
 Block = tuple[int, int]  # the first rank, how many
@@ -47,6 +48,8 @@ class Memory:
     oldest: int = 0  # of the incarnations whose course is known
     last_era: int = 0  # the highest incarnation that was told of before anything was begun
     held: dict[str, Held] = field(default_factory=dict)
+    rings: tuple[Ring, ...] = ()  # what nodes hold alike
+    gone: set[str] = field(default_factory=set)  # who has said otherwise since, or is forgotten
 
     def put(self, node: str, held: Held) -> None:
         """Take a node's word for what is in its memory now."""
@@ -59,6 +62,12 @@ class Memory:
     def forget(self, node: str) -> None:
         """The node is lost, or its memory is not to be trusted."""
         self.held.pop(node, None)
+        if self.rings:
+            self.gone.add(node)
+
+    def put_rings(self, rings: tuple[Ring, ...], unreadable: Iterable[str]) -> None:
+        """Take the word of a whole world for what its nodes hold alike, but for these nodes."""
+        self.rings, self.gone = rings, set(unreadable)
 
     def begin(self, incarnation: int, restored: int, writers: Container[str]) -> None:
         """An incarnation begins from a step (DISK makes all void), on nodes that will write anew."""
@@ -72,6 +81,7 @@ class Memory:
             self.course[:2] = [(self.course[1][0], self.course[0][1])]
         self.current = incarnation
         self.held = {node: held for node, held in self.held.items() if node not in writers}
+        self.rings, self.gone = (), set()
 
     def newest(self, trusted: int | None, world: int) -> Whole | None:
         """The newest step that is whole, none above the trusted one; of this world rather than of another."""
@@ -87,6 +97,39 @@ class Memory:
         if best is None:
             return None
         return Whole(world=best[0], step=best[1], holders=holders[best])
+
+    def newest_ring(self, trusted: int | None, world: World) -> tuple[Ring, dict[int, list[str]]] | None:
+        """The newest ring that is whole, and who holds the snapshots of each place that is not as it was.
+
+        All other places have theirs at home. Costs as much as has changed, if the world has kept its size.
+        """
+        singles: dict[Key, dict[Block, list[str]]] | None = None
+        for ring in sorted(self.rings, key=lambda ring: ring.step, reverse=True):
+            key = self._key(ring.incarnation, ring.world, ring.step)
+            if key is None or (trusted is not None and ring.step > trusted):
+                continue
+            if singles is None:
+                singles = self._holders()
+            of_block, each = singles.get(key, {}), ring.world // len(ring.nodes)
+            holders = {
+                place: [
+                    node
+                    for node in (ring.nodes[place], ring.buddies[place])
+                    if node and node not in self.gone
+                ]
+                + of_block.get((place * each, each), [])
+                for place in self._changed(ring, world)
+            }
+            if all(holders.values()):
+                return ring, holders
+        return None
+
+    def _changed(self, ring: Ring, world: World) -> Iterable[int]:
+        """The places of a ring whose node is another now, or whose snapshots it may no longer have."""
+        if len(world) != len(ring.nodes):
+            return range(len(ring.nodes))
+        forgotten = (world.places[node] for node in self.gone if node in world.places)
+        return ring.holes.union(world.renewed, forgotten)
 
     def _holders(self) -> dict[Key, dict[Block, list[str]]]:
         """Of what is on the present course. A loop over all nodes, so nothing is called for most of them."""
@@ -125,6 +168,8 @@ class Memory:
             "oldest": self.oldest,
             "last_era": self.last_era,
             "held": {node: [list(snapshot) for snapshot in held] for node, held in self.held.items()},
+            "rings": [asdict(ring) | {"holes": sorted(ring.holes)} for ring in self.rings],
+            "gone": sorted(self.gone),
         }
 
     @classmethod
@@ -134,7 +179,14 @@ class Memory:
         memory = cls(state["current"], course, state["oldest"], state["last_era"])
         for node, held in state["held"].items():
             memory.put(node, tuple(Snapshot(*snapshot) for snapshot in held))
+        memory.rings = tuple(map(_ring, state["rings"]))
+        memory.gone = set(state["gone"])
         return memory
+
+
+def _ring(state: Mapping[str, Any]) -> Ring:
+    by_place = {name: tuple(state[name]) for name in ("nodes", "buddies")}
+    return Ring(**{**state, **by_place, "holes": frozenset(state["holes"])})
 
 
 def _cover(blocks: Iterable[Block], world: int) -> bool:

@@ -1,9 +1,10 @@
 """From where each rank gets its state when an incarnation begins."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from colossi.control.actions import DISK
+from colossi.control.events import Ring
 from colossi.control.memory import Memory
 from colossi.control.world import World
 
@@ -23,7 +24,10 @@ def choose(memory: Memory, world: World, per_node: int, trusted: int | None, sav
     A rank's own node comes first, then any other that holds its snapshot.
     """
     ranks = len(world) * per_node
-    whole = memory.newest(trusted, ranks)
+    alike = memory.newest_ring(trusted, world)
+    whole = memory.newest(trusted, ranks) if memory.held or not alike else None
+    if alike and (whole is None or whole.step <= alike[0].step):
+        return Restore(DISK, {}, None) if saved > alike[0].step else _of_ring(*alike, world, per_node)
     if whole is None or saved > whole.step:
         return Restore(DISK, {}, None)
     if whole.world != ranks:
@@ -42,3 +46,21 @@ def choose(memory: Memory, world: World, per_node: int, trusted: int | None, sav
         if world.nodes[place] not in holders[rank]
     }
     return Restore(whole.step, fetch, None)
+
+
+def _of_ring(ring: Ring, holders: Mapping[int, Sequence[str]], world: World, per_node: int) -> Restore:
+    """Of what nodes hold alike, with who has it for the places that have changed."""
+    if ring.world != len(world) * per_node:
+        sources = {
+            rank: nodes[0]
+            for place, nodes in sorted(holders.items())
+            for rank in range(place * per_node, (place + 1) * per_node)
+        }
+        return Restore(ring.step, {}, sources)
+    fetch = {
+        rank: nodes[0]
+        for place, nodes in sorted(holders.items())
+        if world.nodes[place] not in nodes
+        for rank in range(place * per_node, (place + 1) * per_node)
+    }
+    return Restore(ring.step, fetch, None)

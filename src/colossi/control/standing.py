@@ -105,14 +105,18 @@ class Standing:
     def give_up_on(self, nodes: Iterable[str]) -> None:
         """These did not say in time that nothing runs on them; what still does has nobody to talk to."""
         for node in nodes:
-            self.fleet.runs.pop(node, None)
+            self.fleet.runs.discard(node)
             self.world.vacate(node)
 
     def at_rest(self, node: str, held: Held) -> list[Action]:
         """Nothing runs on a node that is connected: take its snapshots, and see what it is good for."""
-        fleet = self.fleet
-        if fleet.quarantined.get(node, True):
+        if self.fleet.quarantined.get(node, True):
             self.memory.put(node, held)
+        return self.use(node)
+
+    def use(self, node: str) -> list[Action]:
+        """A node without workers, connected: in its place, or to be checked, or a spare."""
+        fleet = self.fleet
         if node in fleet.quarantined or node in self.world:
             return []
         if node in fleet.aside:
@@ -170,13 +174,14 @@ class Standing:
     @classmethod
     def from_state(cls, plan: Plan, state: Mapping[str, Any]) -> "Standing":
         """What `state` told."""
+        world = World.from_state(state["world"])
         run = cls(
             plan,
             doom=GiveUp(**state["doom"]) if state["doom"] else None,
             suspicion=Suspicion.from_state(state["suspicion"]) if state["suspicion"] else None,
-            fleet=Fleet.from_state(state["fleet"]),
+            fleet=Fleet.from_state(state["fleet"], world.places),
             memory=Memory.from_state(state["memory"]),
-            world=World.from_state(state["world"]),
+            world=world,
         )
         for name in _PLAIN:
             setattr(run, name, state[name])

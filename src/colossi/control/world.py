@@ -1,11 +1,12 @@
 """
 Who sits where: the nodes of an incarnation by place, and how the places are filled anew.
 
-Those that stay keep their places, so that what they have in memory is what they need. Knows nothing of
-why a place has become vacant.
+Those that stay keep their places, so that what they have in memory is what they need. Filling a few places
+costs little however many there are, but for copying what the others are told. Knows nothing of why a place
+has become vacant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +19,23 @@ class World:
     """The last incarnation's nodes, while it runs and until the next one begins; empty before the first."""
 
     nodes: tuple[str, ...] = ()  # by place
-    racks: tuple[str, ...] = ()  # by place
+    racks: list[str] = field(default_factory=list)  # by place
     replicate: int = 0  # copies of the model
     vacant: set[int] = field(default_factory=set)  # places whose node must not be used any more
-    _places: dict[str, int] = field(default_factory=dict)  # of those that are not vacant
-    _buddies: tuple[int | None, ...] = ()  # by place
+    renewed: tuple[int, ...] = ()  # places that were vacant when this incarnation began
+    places: dict[str, int] = field(default_factory=dict)  # of all nodes; never another dictionary's copy
+    _buddies: list[int | None] = field(default_factory=list)  # by place; empty if to be found anew
+    _wards: dict[int, int] = field(default_factory=dict)  # the places whose buddy a place is
+    _names: list[str] = field(default_factory=list)  # of the buddies, by place
 
     @classmethod
-    def of(cls, nodes: tuple[str, ...], racks: tuple[str, ...], replicate: int) -> "World":
+    def of(cls, nodes: tuple[str, ...], racks: Iterable[str], replicate: int) -> "World":
         """A world without vacant places."""
         places = {node: place for place, node in enumerate(nodes)}
-        return cls(nodes=nodes, racks=racks, replicate=replicate, _places=places)
+        return cls(nodes=nodes, racks=list(racks), replicate=replicate, places=places)
 
     def __contains__(self, node: object) -> bool:
-        return node in self._places
+        return node in self.places and self.places[str(node)] not in self.vacant
 
     def __len__(self) -> int:
         """Places, vacant ones too."""
@@ -44,9 +48,15 @@ class World:
 
     def vacate(self, node: str) -> None:
         """The node must not be used any more."""
-        place = self._places.pop(node, None)
-        if place is not None:
-            self.vacant.add(place)
+        if node in self.places:
+            self.vacant.add(self.places[node])
+
+    def stands_in(self, node: str, rack: str) -> None:
+        """Where a node is, if it sits here: who takes over from another controller hears that late."""
+        place = self.places.get(node)
+        if place is not None and self.racks[place] != rack:
+            self.racks[place] = rack
+            self._pair(())
 
     def connected(self, fleet: Fleet) -> tuple[str, ...]:
         """Its nodes that are not lost; the same tuple where none is."""
@@ -58,19 +68,26 @@ class World:
 
     def fill(self, fleet: Fleet) -> list[tuple[str, str]]:
         """Give each vacant place a spare; the pairs of a new node and the one whose place it takes."""
-        nodes, promoted = list(self.nodes), []
-        racks = [fleet.racks.get(node, rack) for node, rack in zip(nodes, self.racks, strict=True)]
+        self.renewed = tuple(sorted(self.vacant))
+        if not self.vacant:
+            return []
+        nodes, promoted, moved = list(self.nodes), [], []
         for place in sorted(self.vacant, key=lambda place: (not fleet.is_spare(nodes[place]), place)):
-            lost = nodes[place]
-            nodes[place] = fleet.take_spare(lost, racks[place])
-            racks[place] = fleet.racks[nodes[place]]
-            self._places[nodes[place]] = place
-            if nodes[place] != lost:
-                promoted.append((nodes[place], lost))
-        if self.vacant:
-            self.nodes = tuple(nodes)
-        self._rack(tuple(racks))
+            lost, rack = nodes[place], self.racks[place]
+            new = nodes[place] = fleet.take_spare(lost, fleet.racks.get(lost, rack))
+            if new != lost:
+                del self.places[lost]
+                self.places[new] = place
+                promoted.append((new, lost))
+            if self.racks[place] != fleet.racks[new]:
+                self.racks[place] = fleet.racks[new]
+                moved.append(place)
+            if place in self._wards:
+                self._names[self._wards[place]] = new
+        self.nodes = tuple(nodes)
         self.vacant.clear()
+        for place in moved:
+            self._part(place)
         return promoted
 
     def resize(self, fleet: Fleet, places: int, replicate: int) -> None:
@@ -83,19 +100,51 @@ class World:
         self.nodes = (*survivors[:places], *new)
         self.replicate = replicate
         self.vacant.clear()
-        self._places = {node: place for place, node in enumerate(self.nodes)}
-        self._rack(tuple(fleet.racks[node] for node in self.nodes))
+        self.renewed = ()
+        self.places.clear()
+        self.places |= {node: place for place, node in enumerate(self.nodes)}
+        self.racks = [fleet.racks[node] for node in self.nodes]
+        self._pair(())
 
     def buddies(self) -> tuple[str, ...]:
         """By place, the node that keeps copies of its snapshots; "" for none."""
         if len(self._buddies) != len(self.nodes):
-            self._buddies = buddy_places(self.racks)
-        return tuple("" if place is None else self.nodes[place] for place in self._buddies)
+            self._pair(buddy_places(self.racks))
+        return tuple(self._names)
 
-    def _rack(self, racks: tuple[str, ...]) -> None:
-        if racks != self.racks:
-            self._buddies = ()
-        self.racks = racks
+    # --- buddies: found at once for all, then kept, but where a new node stands in the rack of its own ----
+
+    def _pair(self, buddies: Iterable[int | None]) -> None:
+        self._buddies = list(buddies)
+        self._wards = {buddy: place for place, buddy in enumerate(self._buddies) if buddy is not None}
+        self._names = ["" if buddy is None else self.nodes[buddy] for buddy in self._buddies]
+
+    def _part(self, place: int) -> None:
+        """A place and its buddy, or its ward, in one rack: let two pairs change, or find all anew."""
+        for one in (place, self._wards.get(place)) if self._buddies else ():
+            if one is None or not self._together(one, one):
+                continue
+            for other in (*range(one + 1, len(self.nodes)), *range(one)):
+                if not self._together(one, other) and not self._together(other, one):
+                    self._swap(one, other)
+                    break
+            else:
+                self._pair(())
+                return
+
+    def _together(self, place: int, other: int) -> bool:
+        """Whether a place cannot have the buddy of another one, as that is itself or stands in its rack."""
+        buddy = self._buddies[other]
+        return buddy is None or buddy == place or self.racks[buddy] == self.racks[place]
+
+    def _swap(self, one: int, other: int) -> None:
+        buddies, names = self._buddies, self._names
+        buddies[one], buddies[other] = buddies[other], buddies[one]
+        names[one], names[other] = names[other], names[one]
+        for place in (one, other):
+            buddy = buddies[place]
+            if buddy is not None:
+                self._wards[buddy] = place
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
@@ -104,12 +153,14 @@ class World:
             "racks": list(self.racks),
             "replicate": self.replicate,
             "vacant": sorted(self.vacant),
+            "renewed": list(self.renewed),
+            "buddies": list(self._buddies),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "World":
         """What `state` told."""
-        world = cls.of(tuple(state["nodes"]), tuple(state["racks"]), state["replicate"])
-        for place in state["vacant"]:
-            world.vacate(world.nodes[place])
+        world = cls.of(tuple(state["nodes"]), state["racks"], state["replicate"])
+        world.vacant, world.renewed = set(state["vacant"]), tuple(state["renewed"])
+        world._pair(state["buddies"])
         return world
