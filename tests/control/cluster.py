@@ -287,23 +287,23 @@ class Cluster:
             assert [repr(action) for action in together] == [repr(action) for action in one_by_one]
 
     def _rings(self, start: Start, members: list[Node]) -> Iterable[Ring]:
-        """What they hold alike, with holes where they do not."""
+        """What they hold alike, and where they do not."""
         world, there = len(start.nodes) * self.plan.per_node, {node.name: node.memory for node in members}
         for origin, step in sorted({(n, key[2]) for memory in there.values() for key, n in memory.items()}):
-            by_place = [
-                tuple(
-                    name
-                    if all(
-                        there.get(name, {}).get((world, rank, step)) == origin for rank in self.ranks(place)
-                    )
-                    else ""
-                    for place, name in enumerate(names)
-                )
-                for names in (start.nodes, start.buddies)
-            ]
-            holes = frozenset(place for place, both in enumerate(zip(*by_place, strict=True)) if "" in both)
-            nodes, buddies = by_place
-            yield Ring(incarnation=origin, world=world, step=step, nodes=nodes, buddies=buddies, holes=holes)
+            otherwise = {}
+            for place, both in enumerate(zip(start.nodes, start.buddies, strict=True)):
+                wanted = [(world, rank, step) for rank in self.ranks(place)]
+                have = [name for name in both if all(there.get(name, {}).get(k) == origin for k in wanted)]
+                if tuple(have) != both:
+                    otherwise[place] = tuple(have)
+            yield Ring(
+                incarnation=origin,
+                world=world,
+                step=step,
+                nodes=start.nodes,
+                buddies=start.buddies,
+                otherwise=otherwise,
+            )
 
     def _start_on(self, node: Node, start: Start) -> None:
         place, world = start.nodes.index(node.name), len(start.nodes) * self.plan.per_node

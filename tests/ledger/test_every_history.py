@@ -97,3 +97,39 @@ def test_every_worker_counts_as_long_as_its_world_lasts(history: list[Event]) ->
             number, now = event.incarnation, World.of(event)
         total += (end - begin) * (now.workers + now.missing + now.spares)
     assert math.fsum(spent.parts.values()) == close(total)
+
+
+def lives(told: list[tuple[int, int, bool]], together: bool) -> list[Event]:
+    """Incarnations that each go back some steps and do some, of 2 s; told one by one, or in one event."""
+    events, now, step = [], 0.0, 0
+    for incarnation, (back, steps, noticed) in enumerate(told, start=1):
+        events.append(
+            Event(
+                time=now,
+                kind="incarnation_started",
+                incarnation=incarnation,
+                data={"workers": 8, "spares": 2, "reason": "" if incarnation == 1 else "a node is lost"},
+            )
+        )
+        step, now = max(step - back, 0), now + 5.0
+        for size in [steps] if together else [1] * steps:
+            step, now = step + size, now + 2.0 * size
+            cost = {"seconds": 2.0 * size, "stall_seconds": 0.25 * size, "snapshot_seconds": 0.125 * size}
+            data = {"steps": size, "tokens": 100 * size, **cost}
+            events.append(Event(time=now, kind="step_done", incarnation=incarnation, step=step, data=data))
+        now += 1.0
+        if noticed:
+            data = {"cause": "a node is lost", "seconds_to_detect": 0.5}
+            events.append(Event(time=now, kind="fault", incarnation=incarnation, step=step, data=data))
+    return events
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.booleans()), min_size=1, max_size=8))
+def test_many_steps_in_one_word_are_the_same_steps(told: list[tuple[int, int, bool]]) -> None:
+    single, together = account(lives(told, False)), account(lives(told, True))
+    assert together.tokens == single.tokens
+    assert together.wall == close(single.wall)
+    assert together.parts == {part: close(seconds) for part, seconds in single.parts.items()}
+    assert [one.steps_again for one in together.interruptions] == [
+        one.steps_again for one in single.interruptions
+    ]

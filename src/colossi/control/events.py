@@ -35,9 +35,18 @@ class Ring:
     incarnation: int
     world: int  # ranks of the world that they were taken in
     step: int
-    nodes: tuple[str, ...]  # by place, who has the snapshots of its ranks at home; "" for nobody
+    nodes: tuple[str, ...]  # by place, who has the snapshots of its ranks
     buddies: tuple[str, ...]  # by place, who has the copies; "" for nobody
-    holes: frozenset[int] = frozenset()  # places where one of them is "", or where another node sits now
+    otherwise: Mapping[
+        int, tuple[str, ...]
+    ]  # who has those of a place, if it is not so, or another sits there
+
+    def holders(self, place: int) -> tuple[str, ...]:
+        """The nodes that have the snapshots of a place."""
+        if place in self.otherwise:
+            return self.otherwise[place]
+        both = self.nodes[place], self.buddies[place]
+        return both if both[1] else both[:1]
 
 
 Fingerprint = int | tuple[int, ...]

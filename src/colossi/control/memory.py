@@ -112,11 +112,7 @@ class Memory:
                 singles = self._holders()
             of_block, each = singles.get(key, {}), ring.world // len(ring.nodes)
             holders = {
-                place: [
-                    node
-                    for node in (ring.nodes[place], ring.buddies[place])
-                    if node and node not in self.gone
-                ]
+                place: [node for node in ring.holders(place) if node not in self.gone]
                 + of_block.get((place * each, each), [])
                 for place in self._changed(ring, world)
             }
@@ -129,7 +125,7 @@ class Memory:
         if len(world) != len(ring.nodes):
             return range(len(ring.nodes))
         forgotten = (world.places[node] for node in self.gone if node in world.places)
-        return ring.holes.union(world.renewed, forgotten)
+        return set(ring.otherwise).union(world.renewed, forgotten)
 
     def _holders(self) -> dict[Key, dict[Block, list[str]]]:
         """Of what is on the present course. A loop over all nodes, so nothing is called for most of them."""
@@ -168,7 +164,7 @@ class Memory:
             "oldest": self.oldest,
             "last_era": self.last_era,
             "held": {node: [list(snapshot) for snapshot in held] for node, held in self.held.items()},
-            "rings": [asdict(ring) | {"holes": sorted(ring.holes)} for ring in self.rings],
+            "rings": [asdict(ring) | {"otherwise": sorted(ring.otherwise.items())} for ring in self.rings],
             "gone": sorted(self.gone),
         }
 
@@ -186,7 +182,8 @@ class Memory:
 
 def _ring(state: Mapping[str, Any]) -> Ring:
     by_place = {name: tuple(state[name]) for name in ("nodes", "buddies")}
-    return Ring(**{**state, **by_place, "holes": frozenset(state["holes"])})
+    otherwise = {place: tuple(nodes) for place, nodes in state["otherwise"]}
+    return Ring(**{**state, **by_place, "otherwise": otherwise})
 
 
 def _cover(blocks: Iterable[Block], world: int) -> bool:

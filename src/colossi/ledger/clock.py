@@ -139,6 +139,8 @@ class _Walk:
     step: int | None = None  # the last one done
     stepped: float = float("-inf")  # [unix s] its end
     done: set[int] = field(default_factory=set)
+    highest: int = 0  # of them
+    stretched: int = 0  # all steps up to this one are done, by the word of events that stand for many
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
     newest: Interruption | None = None  # since the last end on purpose
@@ -225,22 +227,37 @@ class _Walk:
         stall = _within(event.number("stall_seconds"), gap)
         work = _within(event.number("seconds"), gap - stall)  # right whether `seconds` has the stall or not
         snapshot = _within(event.number("snapshot_seconds"), work)
-        again = event.step in self.done
+        steps, again = self._again(event)
+        worked = work - snapshot
         self._give(self._before_a_step(), gap - stall - work)
         self._give("checkpoint", stall)
         self._give("snapshot", snapshot)
-        self._give("recomputation" if again else "productive", work - snapshot)
-        if not again:
-            self._produce(event, work - snapshot)
-        elif self.newest:
-            self.newest.steps_again += 1
-        self.done.add(event.step or 0)
+        self._give("recomputation", worked * (again / steps))
+        self._give("productive", worked * ((steps - again) / steps))
+        if again < steps:
+            self._produce(event, worked, (steps - again) / steps)
+        if again and self.newest:
+            self.newest.steps_again += again
         self.cursor = self.stepped = now
         self.step, self.phase, self.running, self.saving = event.step, TRAINING, True, False
         self.words, self.silence, self.change = None, None, ""
 
-    def _produce(self, event: Event, work: float) -> None:
-        tokens = event.whole("tokens") or 0
+    def _again(self, event: Event) -> tuple[int, int]:
+        """For how many steps the event stands, and how many of them had been done before."""
+        last, steps = event.step or 0, max(event.whole("steps") or 1, 1)
+        before = self.highest
+        self.highest = max(before, last)
+        if steps == 1:
+            again = last in self.done or 0 < last <= self.stretched
+            self.done.add(last)
+            return 1, int(again)
+        self.stretched = self.highest
+        return steps, min(max(before - (last - steps), 0), steps)
+
+    def _produce(self, event: Event, work: float, share: float) -> None:
+        """Of the time of these steps, what brought something new is productive."""
+        work *= share
+        tokens = round((event.whole("tokens") or 0) * share)
         self.spent.productive += work
         self.spent.tokens += tokens
         if self.peak_flops > 0 and self.flops_per_token > 0:

@@ -143,7 +143,8 @@ def _median_of_steps(history: Sequence[Event], key: str) -> float | None:
     found = []
     for event in history:
         if event.kind == "step_done" and (value := event.number(key)) is not None:
-            found += [float(value)] if event.incarnation in warm else []
+            of_one = float(value) / max(event.whole("steps") or 1, 1)
+            found += [of_one] if event.incarnation in warm else []
             warm.add(event.incarnation)
     return median(found) if found else None
 
