@@ -114,7 +114,7 @@ def lives(told: list[tuple[int, int, bool]], together: bool) -> list[Event]:
         step, now = max(step - back, 0), now + 5.0
         for size in [steps] if together else [1] * steps:
             step, now = step + size, now + 2.0 * size
-            cost = {"seconds": 2.0 * size, "stall_seconds": 0.25 * size, "snapshot_seconds": 0.125 * size}
+            cost = {"seconds": 1.75 * size, "stall_seconds": 0.25 * size, "snapshot_seconds": 0.125 * size}
             data = {"steps": size, "tokens": 100 * size, **cost}
             events.append(Event(time=now, kind="step_done", incarnation=incarnation, step=step, data=data))
         now += 1.0

@@ -77,7 +77,7 @@ KINDS: dict[str, dict[str, str]] = {
     "resumed": {"from_step": "the last step in the checkpoint that was loaded", "source": "disk"},
     "step_done": {
         "loss": "of the global batch, cross-entropy per token [nat]",
-        "steps": "how many steps in a row this stands for, the last of which it names; 1 where it does not say",
+        "steps": "that this stands for, in a row up to the one that it names; 1 where it does not say",
         "tokens": "in the global batch; of all these steps together, as all that follows",
         "seconds": "of the step, from fetching its batch to the end of the optimizer's work [s]",
         "cpu_seconds": "rank 0's of the cores meanwhile, over all its threads [s]",
