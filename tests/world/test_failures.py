@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from colossi.spec import build_spec
-from colossi.spec.failures import DAY, Cause, FailureRates, FailuresSpec, failure_rates
+from colossi.spec.failures import DAY, Cause, Effect, FailureRates, FailuresSpec, Unit, failure_rates
+from colossi.spec.units import quantity
 from colossi.world.failures import SPREAD, Fault, expected, faults, rates_of
 from colossi.world.machinery import Machinery, machinery_of
+
+from ..docs.pages import ROOT, files, table
 
 # Llama 3's own machine: two servers in a rack, under one switch that has the NICs of all rails.
 LLAMA3 = Machinery(
@@ -320,3 +324,33 @@ def test_two_processes_on_a_laptop_have_a_machine_too() -> None:
     found = machine_of(nodes=2, workers_per_node=1)
     assert (found.nodes, found.leaves, found.spines, found.cables) == (2, 1, 0, 2)
     assert faults(found, RATES, 1, DAY) == []
+
+
+PAGE = (ROOT / "docs" / "failures.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_every_cause_as_the_catalogue_has_it() -> None:
+    rates = failure_rates("llama3")
+    said = {row[0]: row[1:] for row in table(PAGE, 8) if len(row) == 8}
+    assert list(said) == [cause.name for cause in rates.causes + rates.others]
+    for cause in rates.causes + rates.others:
+        component, effect, per, count, shape, lasts, every = said[cause.name]
+        assert (component, effect, per) == (cause.component, cause.effect, cause.per)
+        assert (float(count), float(shape)) == (cause.count, cause.shape), cause.name
+        if cause.effect in ("crash", "hang", "job"):
+            assert lasts == "-"
+        else:
+            assert quantity(lasts, "s") == (cause.lasts or FailuresSpec().repair_hours * 3600), cause.name
+        number, unit = every.split()
+        days = float(number) * {"days": 1, "years": 365.25}[unit]
+        assert days == pytest.approx(1 / rates.per_day(cause), rel=5e-3), cause.name
+
+
+def test_the_page_explains_every_effect_and_unit() -> None:
+    named = {word for row in table(PAGE, 1) for word in row[0].replace("`", "").split(", ")}
+    assert set(get_args(Effect)) | set(get_args(Unit)) <= named
+
+
+def test_the_pages_example_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(files(PAGE)["faults.py"], {})
+    assert f"```text\n{capsys.readouterr().out}```\n" in PAGE

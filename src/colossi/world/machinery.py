@@ -10,8 +10,8 @@ from colossi.plan.translate import hardware_of
 from colossi.spec.failures import FailuresSpec, Unit
 from colossi.spec.spec import Spec
 
-# Colossus (ServeTheHome, 2024-10): 64 GPUs in a rack, 8 racks in an array. That an array's racks have one feed,
-# and no other, is an assumption.
+# Colossus (ServeTheHome, 2024-10): 64 GPUs in a rack, 8 racks in an array. That an array's racks have one
+# feed, and no other, is an assumption.
 GPUS_PER_RACK = 64
 RACKS_PER_FEED = 8
 
