@@ -18,9 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from colossi.plan.goodput import Conditions, Goodput, Snapshots, first_order_ettr, goodput
-from colossi.spec.failures import DAY, FailuresSpec, failure_rates
+from colossi.spec import build_spec
+from colossi.spec.failures import DAY, FailureRates, FailuresSpec, failure_rates
+from colossi.world.failures import Fault, faults, rates_of
+from colossi.world.machinery import Machinery, machinery_of
 
-HOUR, MINUTE = 3600.0, 60.0
+HOUR, MINUTE, MONTH, YEAR = 3600.0, 60.0, 30.4 * 86400, 365.25 * 86400
 DEFAULTS = FailuresSpec()
 
 Standing = Literal["fitted", "derived", "held out"]
@@ -35,8 +38,9 @@ class Row:
     published: float
     ours: float
     standing: Standing
-    unit: Literal["stops", "d", "h", "min", "share"]
+    unit: Literal["stops", "d", "h", "min", "share", "%"]
     bound: Literal["", "<", ">"] = ""  # what is published is only a bound
+    spread: tuple[float, float] | None = None  # of ours over seeds, 5% to 95%
 
     @property
     def error(self) -> float:
@@ -194,20 +198,132 @@ def best_shares() -> Iterator[Best]:
             yield Best(gpus, per_node_day, restart, write, first, found.ettr, found.interval, agrees)
 
 
+SEEDS = 200
+DAYS = 54  # as long as Llama 3's count, so that the age of the machine is that of the count
+FLAP = 30.0  # [s] NCCL's patience on InfiniBand and RoCE: seven tries of 4.096 us * 2^20
+
+# Llama 3's machine as section 3.3.1 has it: two servers in a rack, and one switch for all their NICs.
+LLAMA3 = Machinery(
+    nodes=2048,
+    gpus_per_node=8,
+    nics_per_node=8,
+    nodes_per_rack=2,
+    racks_per_feed=8,
+    nodes_per_leaf=2,
+    leaves=1024,
+    spines=85,
+    cores=15,
+    cables=16384 + 18725,
+)
+# Rows of its table 5 by what the list of faults tells apart: components, effects, count.
+TABLE_5 = (
+    ("GPU, NVLink", ("gpu", "nvlink"), ("loss",), 190),
+    ("HBM", ("hbm",), ("loss",), 72),
+    ("silent corruption", ("gpu",), ("corrupt",), 6),
+    ("software, dependency", ("software",), ("job", "crash"), 56),
+    ("watchdog timeout", ("software",), ("hang",), 7),
+    ("switch, cable", ("switch", "cable"), ("loss",), 35),
+    ("NIC", ("nic",), ("loss",), 7),
+    ("host, power supply", ("host", "power supply"), ("loss",), 46),
+)
+
+
+def stops(fault: Fault) -> bool:
+    """Whether it stops a job that nothing protects."""
+    if fault.effect == "flap":
+        return fault.repair > FLAP
+    return fault.effect in ("crash", "loss", "hang", "corrupt", "job")
+
+
+def lists(machinery: Machinery, rates: FailureRates, seeds: int) -> list[list[Fault]]:
+    """What fails in DAYS days, with one seed after another."""
+    return [faults(machinery, rates, seed, DAYS * DAY) for seed in range(seeds)]
+
+
+def over_seeds(counts: list[int]) -> tuple[float, tuple[float, float]]:
+    """Mean, and from where to where nine in ten are."""
+    ordered = sorted(counts)
+    return sum(counts) / len(counts), (ordered[len(counts) // 20], ordered[-1 - len(counts) // 20])
+
+
+def fault_lists() -> Iterator[Row]:
+    """The simulated world's faults, where nothing but the list is needed, all on Llama 3's machine."""
+    found = lists(LLAMA3, rates_of(DEFAULTS), SEEDS)
+    for name, components, effects, published in TABLE_5:
+        counts = [sum(f.component in components and f.effect in effects for f in each) for each in found]
+        mean, spread = over_seeds(counts)
+        yield Row("Llama 3", f"simulated: {name}", published, mean, "fitted", "stops", spread=spread)
+    mean, spread = over_seeds([sum(map(stops, each)) for each in found])
+    yield Row("Llama 3", "simulated: all that stops the job", 419, mean, "fitted", "stops", spread=spread)
+
+    def per(number: float, seconds: float, component: str, effect: str = "loss") -> float:
+        """How often a component fails: faults of one in so many seconds."""
+        count = sum(f.component == component and f.effect == effect for each in found for f in each)
+        return count / (SEEDS * DAYS * DAY * number) * seconds
+
+    month = per(LLAMA3.number_of("link"), MONTH, "cable")
+    yield Row("HPN", "links from NIC to leaf that fail in a month", 0.057, month * 100, "held out", "%")
+    month = per(LLAMA3.leaves, MONTH, "switch")
+    yield Row("HPN", "leaf switches that fail in a month", 0.051, month * 100, "held out", "%")
+    quarter = per(LLAMA3.leaves, 3 * MONTH, "switch")
+    yield Row("Microsoft", "switches that fail in 3 months", 2, quarter * 100, "held out", "%")
+    year = per(LLAMA3.racks, YEAR, "rack")
+    yield Row("Google 2008", "racks of 40 that fail in a year", 100 * 20 / 45, year * 100, "held out", "%")
+    year = per(LLAMA3.feeds, YEAR, "feed")
+    yield Row("Google 2008", "power units that fail in a year", 100 / 2.4, year * 100, "held out", "%")
+    apart = 1 / per(LLAMA3.number_of("gpu"), DAY, "hbm")
+    yield Row("Delta", "uncorrectable memory errors of an H100", 88_768 / 24, apart, "held out", "d")
+    hangs = sum(f.effect == "hang" for each in found for f in each)
+    stopped = sum(map(stops, (f for each in found for f in each)))
+    yield Row("ByteRobust", "stops that are hangs", 0.099, hangs / stopped, "held out", "share")
+
+
+def simulated_apart(rates: str, gpus: int, node: str, seeds: int) -> float:
+    """Time between stops by the infrastructure, on so many GPUs with their network and no spares [s]."""
+    table = {"rates": rates, "spares_fraction": 0}
+    cluster = {"node": node, "gpus": gpus}
+    spec = build_spec({"name": "x", "model": {"preset": "grok-1"}, "cluster": cluster, "failures": table}, "")
+    assert spec.failures is not None
+    found = lists(machinery_of(spec), rates_of(spec.failures), seeds)
+    count = sum(stops(f) and f.component not in ("software", "human") for each in found for f in each)
+    return seeds * DAYS * DAY / count
+
+
+def simulated_sizes() -> Iterator[Row]:
+    """Mean time to failure by size. Aegis does not say of what: a server is taken."""
+    days = simulated_apart("rsc-1", 8, "DGX-A100", 10 * SEEDS) / DAY
+    yield Row("RSC-1", "simulated: 8 GPUs", 47.7, days, "held out", "d")
+    hours = simulated_apart("rsc-1", 1024, "DGX-A100", SEEDS) / HOUR
+    yield Row("RSC-1", "simulated: 1,024 GPUs", 7.9, hours, "held out", "h")
+    hours = simulated_apart("rsc-1", 16_384, "DGX-A100", SEEDS // 10) / HOUR
+    yield Row("RSC-1", "simulated: 16,384 GPUs, projected", 1.8, hours, "derived", "h")
+    hours = simulated_apart("rsc-1", 131_072, "DGX-A100", SEEDS // 50) / HOUR
+    yield Row("RSC-1", "simulated: 131,072 GPUs, projected", 0.23, hours, "derived", "h")
+    for rates, node, kind, published in (
+        ("llama3", "DGX-H100", "H100", 200),
+        ("rsc-1", "DGX-A100", "A100", 400),
+        ("rsc-2", "DGX-A100", "A100", 400),
+    ):
+        days = simulated_apart(rates, 1024, node, SEEDS) * 128 / DAY
+        yield Row("Aegis", f"simulated: a server of {kind}, {rates}", published, days, "held out", "d")
+
+
 def rows() -> list[Row]:
-    return [*llama3(), *rsc(), *megascale(), *byterobust(), *gemini(), *ft_hsdp()]
+    closed = [*llama3(), *rsc(), *megascale(), *byterobust(), *gemini(), *ft_hsdp()]
+    return [*closed, *fault_lists(), *simulated_sizes()]
 
 
 def show(found: list[Row], best: list[Best]) -> None:
     print(f"{'source':11} {'figure':47} {'published':>10} {'ours':>8} {'off':>8}  standing")
     for row in found:
-        digits = 3 if row.unit == "share" else 0 if row.unit == "stops" else 2
-        published = f"{row.bound}{row.published:g}"
+        digits = 3 if row.unit in ("share", "%") else 0 if row.unit == "stops" else 2
+        published = f"{row.bound}{row.published:.4g}"
         off = f"{row.error:+.3f}" if row.unit == "share" else f"{row.error:+.1%}"
         unit = "" if row.unit in ("share", "stops") else f" {row.unit}"
         ours, verdict = f"{row.ours:.{digits}f}", "MISS" if row.miss else ""
         figures = f"{published + unit:>10} {ours:>8} {off:>8}"
-        print(f"{row.source:11} {row.figure:47} {figures}  {row.standing:8} {verdict}".rstrip())
+        spread = f"({row.spread[0]:.0f} to {row.spread[1]:.0f}) " if row.spread else ""
+        print(f"{row.source:11} {row.figure:47} {figures}  {row.standing:8} {spread}{verdict}".rstrip())
     judged = [row for row in found if row.standing == "held out"]
     missed = sum(row.miss for row in judged)
     print(f"\nheld out: {len(judged)} rows, {missed} missed.")

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from colossi.plan.goodput import (
 from colossi.spec.failures import DAY
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "validation"))  # scripts, no package
 SEGMENTS = 200_000
 
 
@@ -250,11 +252,28 @@ def _with(c: Conditions, **changes: object) -> Conditions:
     return Conditions(**{field: changes.get(field, getattr(c, field)) for field in c.__slots__})
 
 
-def test_the_validation_says_what_is_missed() -> None:
+@pytest.fixture(scope="module")
+def said() -> Any:
     command = [sys.executable, "validation/reliability.py", "--json"]
-    said = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+
+
+def test_the_validation_says_what_is_missed(said: dict[str, Any]) -> None:
     rows = {(row["source"], row["figure"]): row for row in said["rows"]}
+    assert len(rows) == len(said["rows"])
     assert rows["Llama 3", "effective time, default recovery"]["ours"] > 0.90
     assert rows["RSC-1", "16,384 GPUs, projected"]["ours"] == pytest.approx(1.8, abs=0.05)
     assert rows["RSC-1", "1,024 GPUs, mean time to failure"]["miss"]  # 7.9 h measured; the rate says 28.8
     assert [each for each in said["best"] if not each["agrees"]] == []
+
+
+def test_the_page_shows_what_the_validation_prints(
+    said: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import reliability
+
+    fields = reliability.Row.__dataclass_fields__
+    rows = [reliability.Row(**{key: row[key] for key in fields}) for row in said["rows"]]
+    reliability.show(rows, [reliability.Best(**each) for each in said["best"]])
+    page = (ROOT / "docs" / "goodput.md").read_text(encoding="utf-8")
+    assert f"```\n{capsys.readouterr().out}```\n" in page

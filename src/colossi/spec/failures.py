@@ -1,29 +1,60 @@
 """
 `[failures]`: how often machines fail, and what is done about it; and the rates of the catalogue.
 
-Rates are those of fleets that somebody counted. They do not know how old a machine is, that some nodes fail
-again and again, or that a job of another kind works the GPUs otherwise.
+Rates are those of fleets that somebody counted, by cause. What a rate does not know is that a job of another
+kind works the GPUs otherwise.
 """
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from colossi.errors import SpecError
 from colossi.spec.entries import read_entry
 from colossi.spec.table import Table
+from colossi.spec.units import Seconds
 
 DAY = 86400.0
 
+# crash: a process dies, and may start again on its node; loss: a node is out until it is repaired; hang: a
+# collective never returns; slow: a node holds all others up; corrupt: a bit flips; flap: a link is down for a
+# moment; job: all stops, no node is to blame; storage: the file system is away.
+Effect = Literal["crash", "loss", "hang", "slow", "corrupt", "flap", "job", "storage"]
+
+# link: a cable from a NIC to its switch; trunk: one between switches; leaf: a switch that NICs are on; spine:
+# any other; feed: what a group of racks has its power from.
+Unit = Literal["gpu", "node", "nic", "link", "trunk", "leaf", "spine", "rack", "feed", "job"]
+
 
 class Cause(Table):
-    """What stopped a job so many times in the days that were counted."""
+    """What happened so many times in the days that were counted."""
 
     name: str
-    of: Literal["gpu", "node"]  # what there must be more of for it to come more often
-    count: float = Field(gt=0)
-    repair: bool  # the node is lost until it is repaired
+    component: str
+    effect: Effect
+    per: Unit  # what there must be more of for it to come more often
+    count: float = Field(ge=0)
+    lasts: Seconds | None = None  # the mean, where it ends by itself or by repair; None: repair_hours
+    shape: float = Field(default=1.0, gt=0)  # Weibull's, by age: below 1 infancy, 1 constant, above 1 wear
+    slowdown: float = Field(default=0.0, ge=0)  # of the whole job, on average, while the node is in it
+
+    @property
+    def repaired(self) -> bool:
+        """The node is taken out until it is repaired."""
+        return self.effect in ("loss", "corrupt")
+
+
+class Units(Table):
+    """What a fleet has besides GPUs and nodes."""
+
+    nic: float = Field(gt=0)
+    link: float = Field(gt=0)
+    trunk: float = Field(gt=0)
+    leaf: float = Field(gt=0)
+    spine: float = Field(gt=0)
+    rack: float = Field(gt=0)
+    feed: float = Field(gt=0)
 
 
 class FailureRates(Table):
@@ -32,19 +63,30 @@ class FailureRates(Table):
     name: str
     gpus: int = Field(ge=1)
     gpus_per_node: int = Field(ge=1)
+    units: Units
     days: float = Field(gt=0)
     planned: float = Field(ge=0)  # stops besides, on purpose
-    causes: tuple[Cause, ...] = Field(min_length=1)
+    counted_at_days: float = Field(ge=0)  # age of the machine when the count began
+    age_days: float | None = Field(default=None, ge=0)  # when a run begins; None: as when the count began
+    lemons_fraction: float = Field(ge=0, lt=1)  # of the nodes
+    lemons_share: float = Field(ge=0, le=1)  # of the failures of nodes and what is in them: the lemons'
+    causes: tuple[Cause, ...] = Field(min_length=1)  # of stops
+    others: tuple[Cause, ...] = ()  # what stops nothing, or was not counted
 
     @property
     def per_gpu_day(self) -> float:
         """Of one GPU, whatever server it is in [1/day]."""
-        return self._count("gpu") / (self.gpus * self.days)
+        return sum(cause.count for cause in self.causes if cause.per == "gpu") / (self.gpus * self.days)
 
     @property
     def per_node_day(self) -> float:
         """Of one server, its GPUs apart, with its share of the network and of the software [1/day]."""
-        return self._count("node") / (self.gpus / self.gpus_per_node * self.days)
+        count = sum(cause.count for cause in self.causes if cause.per != "gpu")
+        return count / (self.nodes * self.days)
+
+    @property
+    def nodes(self) -> float:
+        return self.gpus / self.gpus_per_node
 
     @property
     def planned_per_second(self) -> float:
@@ -55,21 +97,43 @@ class FailureRates(Table):
     def repaired_share(self) -> float:
         """Of the failures, those after which a node is out until it is repaired [1]."""
         total = sum(cause.count for cause in self.causes)
-        return sum(cause.count for cause in self.causes if cause.repair) / total
+        return sum(cause.count for cause in self.causes if cause.repaired) / total
 
     def of_job(self, gpus: int, gpus_per_node: int = 8) -> float:
         """Unplanned stops of a job of so many GPUs, any of which stops it [1/s]."""
         return (gpus * self.per_gpu_day + gpus / gpus_per_node * self.per_node_day) / DAY
 
-    def _count(self, of: str) -> float:
-        return sum(cause.count for cause in self.causes if cause.of == of)
+    def number_of(self, unit: Unit) -> float:
+        """How many of them the fleet had."""
+        if unit == "gpu":
+            return self.gpus
+        if unit == "node":
+            return self.nodes
+        return 1.0 if unit == "job" else getattr(self.units, unit)
+
+    def per_day(self, cause: Cause) -> float:
+        """Of one of what the cause is `per` [1/day]."""
+        return cause.count / (self.number_of(cause.per) * self.days)
 
 
 @cache
 def failure_rates(name: str) -> FailureRates:
     """Those of a fleet by its name in the catalogue, such as "llama3". SpecError offers the nearest names."""
-    document = read_entry("failures", name, "failure rates")
-    return FailureRates.model_validate({"name": name, **document})
+    document = {"name": name, **read_entry("failures", name, "failure rates")}
+    if "causes_of" in document:
+        document = _divided(document)
+    return FailureRates.model_validate(document)
+
+
+def _divided(fleet: dict[str, Any]) -> dict[str, Any]:
+    """One rate for a server, `count`, by the causes of another fleet's infrastructure: all but software."""
+    other = failure_rates(fleet["causes_of"])
+    infrastructure = [cause for cause in other.causes if cause.component != "software"]
+    counted = sum(cause.count for cause in infrastructure) / (other.nodes * other.days)
+    times = fleet["count"] / (fleet["gpus"] / fleet["gpus_per_node"] * fleet["days"]) / counted
+    causes = tuple(cause.model_copy(update={"count": cause.count * times}) for cause in infrastructure)
+    kept = ("name", "planned", "lemons_fraction", "lemons_share")
+    return dict(other) | {key: fleet[key] for key in kept} | {"causes": causes}
 
 
 class FailuresSpec(Table):
@@ -103,6 +167,25 @@ class FailuresSpec(Table):
         default=0.01, ge=0, description="nodes that stand by, as a share of those that run (an assumption)"
     )
     repair_hours: float = Field(default=24.0, ge=0, description="until a lost node is back (an assumption)")
+    age_days: float | None = Field(
+        default=None, ge=0, description="of the machine when the run begins; left out: as those counted"
+    )
+    lemons_fraction: float | None = Field(
+        default=None, ge=0, lt=1, description="nodes that fail again and again; left out: as in `rates`"
+    )
+    lemons_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the nodes' failures that they have; left out: as in `rates`",
+    )
+    hangs: float = Field(default=1.0, ge=0, description="times as many hangs; 0: none")
+    stragglers: float = Field(default=1.0, ge=0, description="times as many slow nodes")
+    corruption: float = Field(default=1.0, ge=0, description="times as many flipped bits")
+    flaps: float = Field(default=1.0, ge=0, description="times as many links that are down for a moment")
+    outages: float = Field(
+        default=1.0, ge=0, description="times as many failures of switches, racks, power feeds and storage"
+    )
 
     @field_validator("rates")
     @classmethod
