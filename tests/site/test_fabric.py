@@ -43,7 +43,7 @@ def test_the_published_tables(spec: FabricSpec, nodes: int, counts: Counts) -> N
 
 
 def rule(units: int, up: int, radix: int) -> tuple[int, int, int]:
-    """Leaves, spines, cores of whole units of 8 rails, one plane, by the rule that was read off the tables."""
+    """Leaves, spines, cores of whole units of 8 rails, one plane, by the rule read off the tables."""
     leaves = 8 * units
     if leaves > radix:
         return leaves, leaves, leaves // 2
