@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
+from colossi.spec.fabric import FabricSpec
 from colossi.spec.failures import FailuresSpec
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
@@ -64,6 +65,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[checkpoint]": CheckpointSpec,
     "[failures]": FailuresSpec,
     "[cluster]": ClusterSpec,
+    "[fabric]": FabricSpec,
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
 }
@@ -86,6 +88,7 @@ EXAMPLES = {
     "[failures]": '[failures]\nrates = "rsc-1"\nrestart_seconds = 60.0',
     "[cluster]": "[cluster]\nworkers_per_node = 2",
     "[prices]": "[prices]\ngpu_hour = 2.5",
+    "[fabric]": "[fabric]\nradix = 128\ngigabits = 400.0",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

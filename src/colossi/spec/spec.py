@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
 from colossi.spec.data import DataSpec
+from colossi.spec.fabric import FabricSpec
 from colossi.spec.failures import FailuresSpec
 from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
@@ -37,6 +38,7 @@ class Spec(Table):
     checkpoint: CheckpointSpec = CheckpointSpec()
     failures: FailuresSpec | None = None
     cluster: ClusterSpec = ClusterSpec()
+    fabric: FabricSpec | None = None
     kubernetes: KubernetesSpec | None = None
     prices: PricesSpec = PricesSpec()
 
