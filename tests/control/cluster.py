@@ -142,7 +142,9 @@ class Cluster:
                 if event.node in self.known and event.incarnation >= self.busy.get(event.node, 0):
                     self.busy.pop(event.node, None)
             case WorldStopped():
-                self.busy = {node: n for node, n in self.busy.items() if n != event.incarnation}
+                self.busy = {
+                    node: n for node, n in self.busy.items() if n != event.incarnation or node in event.but
+                }
             case CorruptionSuspected():
                 if self.starts and event.incarnation == self.starts[-1].incarnation:
                     self.suspicion = event
@@ -263,25 +265,32 @@ class Cluster:
             node.outbox.append(NodeStopped(node=node.name, incarnation=order.incarnation, held=node.held()))
 
     def gather(self) -> None:
-        """If all nodes of the incarnation have answered, somebody has heard them and tells it at once."""
+        """Nodes of the incarnation have answered; somebody has heard them, and tells it at once."""
         start = self.starts[-1]
         if any(n == start.incarnation and node not in self.known for node, n in self.busy.items()):
             return
         members = [self.nodes[name] for name in start.nodes if name in self.known]
-        answers = [list(node.outbox) for node in members if node.name in self.busy]
-        if not answers or any(
-            len(said) != 1 or not isinstance(said[0], NodeStopped) or said[0].incarnation != start.incarnation
-            for said in answers
-        ):
-            return
-        if any(node.runs or not node.linked for node in members):
+        answered = {node.name: list(node.outbox) for node in members if node.name in self.busy}
+        answered = {
+            name: said
+            for name, said in answered.items()
+            if len(said) == 1
+            and isinstance(said[0], NodeStopped)
+            and said[0].incarnation == start.incarnation
+            and self.nodes[name].linked
+            and not self.nodes[name].runs
+        }
+        silent = tuple(node.name for node in members if node.name in self.busy and node.name not in answered)
+        members = [self.nodes[name] for name in answered]
+        answers = list(answered.values())
+        if not answers:
             return
         twin = Controller.from_state(self.plan, json.loads(json.dumps(self.controller.state())))
         one_by_one = [action for (said,) in answers for action in twin.on(said, self.now)]
         for node in members:
             node.outbox.clear()
         rings = tuple(self._rings(start, members))
-        together = self.hear(WorldStopped(incarnation=start.incarnation, rings=rings))
+        together = self.hear(WorldStopped(incarnation=start.incarnation, rings=rings, but=silent))
         sizes = {world for node in members for world, _, _ in node.memory}
         if sizes <= {len(start.nodes) * self.plan.per_node}:  # else rings do not say it all
             assert [repr(action) for action in together] == [repr(action) for action in one_by_one]

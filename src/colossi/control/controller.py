@@ -213,7 +213,7 @@ class Controller:
         run, world, fleet = self.run, self.run.world, self.run.fleet
         if event.incarnation != fleet.runs.incarnation or run.absent:
             return []  # late; or somebody has not been heard since another controller began it
-        alone = fleet.runs.end()
+        alone = fleet.runs.end(event.but)
         unseated = [world.nodes[place] for place in sorted(world.vacant)]
         unseated += [node for node in alone if node not in world.places]
         unreadable = {node for node, readable in fleet.quarantined.items() if not readable}

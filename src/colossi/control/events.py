@@ -112,6 +112,7 @@ class WorldStopped:
 
     incarnation: int
     rings: tuple[Ring, ...]
+    but: tuple[str, ...] = ()  # these have not answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ def _judge(run: Standing) -> None:
         run.fruitless[run.failed] = run.fruitless.get(run.failed, 0) + 1
     run.failed = ""
     by_workers, by_nodes = run.fruitless.get("worker", 0), run.fruitless.get("node", 0)
-    if run.doom is None and policy.is_hopeless(by_workers, by_nodes, run.plan.fruitless):
+    if run.doom is None and policy.is_hopeless(by_workers, by_nodes, run.plan.fruitless, len(run.world)):
         why = f"{by_workers + by_nodes} times in a row no step was done; the last time: {run.why}"
         run.doom = GiveUp(why=why, hint="the log of the worker that failed first says more")
 

@@ -15,7 +15,7 @@ shared/RELIABILITY.md.
 
 from collections import Counter
 from collections.abc import Sequence
-from math import sqrt
+from math import ceil, log2, sqrt
 
 DAY = 86_400.0  # [s]
 
@@ -31,7 +31,7 @@ STRIKES = 3  # failures within STRIKE_SECONDS: see is_lemon
 STRIKE_SECONDS = DAY
 CORRUPTIONS = 2  # a flip can be a cosmic ray; a second one in the same run is the chip
 FRUITLESS = 3  # incarnations in a row that did not complete a step [NVRx], as torchrun's max_restarts
-FRUITLESS_WITH_LOSSES = 12  # the same where nodes were lost: at 200,000 GPUs bad luck comes in rows
+FRUITLESS_WITH_LOSSES = 60  # the same where nodes were lost: see is_hopeless
 
 WAIT_SECONDS = 600.0  # [s] for nodes: detection and diagnosis took under 10 min at 10,000 GPUs (MegaScale)
 ADOPT_SECONDS = (
@@ -92,13 +92,19 @@ def is_corrupting(corruptions: int) -> bool:
     return corruptions >= CORRUPTIONS
 
 
-def is_hopeless(by_workers: int, by_nodes: int, limit: int = FRUITLESS) -> bool:
+def is_hopeless(by_workers: int, by_nodes: int, limit: int = FRUITLESS, nodes: int = 1) -> bool:
     """Whether so many incarnations in a row ended without one step that the next one would too.
 
-    A worker that fails before a step is done is most often the program. Nodes that are lost are the world:
-    where every ninth minute brings a failure and a restart takes one, 15% of the incarnations are fruitless.
+    A worker that fails before a step is done is most often the program; but the more nodes there are, the
+    more workers fail by chance while the run comes back, so each doubling beyond 64 gives it one more try.
+    Nodes that are lost are the world: where they fail every 15 minutes and a restart takes ten, half of the
+    incarnations are fruitless, and 12 in a row come about once in 80 days; where 4 of 5 are, 60 in a row
+    still do not come in a year.
     """
-    return by_workers >= limit or by_workers + by_nodes >= FRUITLESS_WITH_LOSSES * limit / FRUITLESS
+    doublings = max(0, ceil(log2(nodes / 64)))
+    return (
+        by_workers >= limit + doublings or by_workers + by_nodes >= FRUITLESS_WITH_LOSSES * limit / FRUITLESS
+    )
 
 
 def buddy_places(racks: Sequence[str]) -> tuple[int | None, ...]:

@@ -1,6 +1,6 @@
 """Which incarnation's workers may run on which node: on those of a world alike, on others one by one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,14 @@ class Running:
         if node in self.members:
             self.left.add(node)
 
-    def end(self) -> list[str]:
-        """The incarnation runs nowhere any more; on which nodes it was known to by themselves."""
-        alone = [node for node, ran in self.others.items() if ran == self.incarnation]
+    def end(self, but: Iterable[str]) -> list[str]:
+        """It runs on no other nodes any more; which of those had been told of one by one."""
+        still = [node for node in but if self.of(node) == self.incarnation]
+        alone = [node for node, ran in self.others.items() if ran == self.incarnation and node not in still]
         self.members, self.left = {}, set()
         for node in alone:
             del self.others[node]
+        self.others |= dict.fromkeys(still, self.incarnation)
         return alone
 
     def state(self) -> dict[str, Any]:
