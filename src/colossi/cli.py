@@ -126,6 +126,62 @@ def plan(
 
 
 @app.command()
+def simulate(
+    spec_file: SpecFile,
+    overrides: Overrides = None,
+    days: Annotated[float, typer.Option(min=0.01, help="How long the fleet is watched.")] = 54.0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many lives, each with failures of its own.")] = 100,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Where it is kept; runs/NAME-simulated if left out."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare", metavar="TABLE.KEY=A,B,C", help="Policies beside each other, on the same failures."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Live through months of the fleet's failures, many times, under the very controller of real runs."""
+    from colossi.ledger.report import report
+    from colossi.ledger.run import Run
+    from colossi.simulation.outcome import compare, simulate
+    from colossi.spec import read_spec
+    from colossi.terminal import simulation
+    from colossi.terminal.progress import Progress
+
+    spec = read_spec(spec_file, overrides, needs=("training",))
+    folder = run_folder or Path("runs") / f"{spec.name}-simulated"
+    with Progress() as progress:
+
+        def tell(done: int, total: int) -> None:
+            progress("seeds", done, total)
+
+        if changes:
+            found = compare(spec_file, overrides or [], changes, days, seeds, tell)
+        else:
+            outcome = simulate(spec, days, seeds, folder, tell)
+    if changes:
+        page = folder.with_suffix(".html")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        simulation.write_comparison(found, page)
+        if as_json:
+            _print_json([variant.as_json() for variant in found])
+        else:
+            _print_rich(simulation.render_comparison(found))
+            _say(f"drawn in {page}\n")
+        return
+    first = report(Run(folder).events())
+    simulation.write_page(outcome, first, folder / "simulation.html")
+    if as_json:
+        _print_json(outcome.as_json())
+    else:
+        _print_rich(simulation.render(outcome, first))
+        _say(f"drawn in {folder / 'simulation.html'}; the ledger of seed 1: colossi report {folder}\n")
+
+
+@app.command()
 def calibrate(
     name: Annotated[str, typer.Option(metavar="NAME", help="What specs call the profile.")] = "here",
     as_json: AsJson = False,

@@ -83,6 +83,7 @@ def scenario_of(spec: Spec, seconds: float, forecasted: Forecast | None = None) 
         global_batch=spec.training.global_batch,
         steps=spec.training.total_steps,
         strikes=policy.STRIKES,
+        wait_seconds=spec.cluster.wait_seconds,
     )
     size = count_parameters(spec.model)
     return Scenario(

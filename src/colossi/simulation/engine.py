@@ -14,9 +14,9 @@ from functools import partial
 from colossi.control import actions, events, policy
 from colossi.control.actions import DISK
 from colossi.control.controller import Controller
-from colossi.engines.copies import Copies
-from colossi.engines.scenario import Scenario
 from colossi.ledger.events import JSON, Event
+from colossi.simulation.copies import Copies
+from colossi.simulation.scenario import Scenario
 from colossi.world.failures import Fault
 
 BEGINNING = 1_767_225_600.0  # [unix s] 2026-01-01 UTC, when every simulated run begins
@@ -411,6 +411,7 @@ class Simulated:
             case actions.Note():
                 if action.kind == "straggler":
                     self._copies.leave(action.node)
+                    self._reasons.append(f"straggler: {action.why}")
                 self._record(action.kind, action.step, node=action.node, rank=action.rank, why=action.why)
             case actions.Finish() | actions.GiveUp():
                 if isinstance(action, actions.GiveUp):

@@ -1,0 +1,200 @@
+"""
+`colossi simulate`: the folder of a simulated run, its seeds, and policies beside each other.
+
+The folder is that of a run: the spec as resolved, and the ledger of the first seed, so that `report` reads it
+as any other. What became of each seed is in `seeds.jsonl`.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colossi.errors import BadInput, RunError
+from colossi.files import write_whole
+from colossi.ledger.events import Event
+from colossi.ledger.run import Run
+from colossi.ledger.store import Ledger
+from colossi.plan.forecast import Forecast, cost, forecast
+from colossi.simulation.scenario import Scenario, complete_spec, scenario_of
+from colossi.simulation.seeds import Life, Spread, interval, life_of, live, lives
+from colossi.spec.read import apply_override, build_spec, read_toml
+from colossi.spec.spec import Spec
+
+DAY = 86400.0
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one spec over all seeds."""
+
+    spec: Spec
+    scenario: Scenario
+    forecast: Forecast
+    lives: list[Life]
+
+    @property
+    def ettr(self) -> Spread:
+        return Spread.of([life.ettr for life in self.lives])
+
+    @property
+    def goodput(self) -> Spread:
+        return Spread.of([life.goodput for life in self.lives])
+
+    @property
+    def tokens(self) -> Spread:
+        return Spread.of([life.tokens for life in self.lives])
+
+    @property
+    def days(self) -> Spread:
+        return Spread.of([life.days for life in self.lives])
+
+    @property
+    def spares_used(self) -> Spread:
+        return Spread.of([life.spares_used for life in self.lives])
+
+    @property
+    def dollars(self) -> Spread:
+        """Until all tokens are trained."""
+        return Spread.of([cost(self.spec, life.days * DAY)[0] for life in self.lives])
+
+    @property
+    def interruptions(self) -> dict[str, Spread]:
+        """By component, the most frequent first, then all together."""
+        names = {name: None for life in self.lives for name in life.interruptions}
+        spreads = {
+            name: Spread.of([life.interruptions.get(name, 0) for life in self.lives]) for name in names
+        }
+        ordered = dict(sorted(spreads.items(), key=lambda pair: (-pair[1].mean, pair[0])))
+        return ordered | {"total": Spread.of([sum(life.interruptions.values()) for life in self.lives])}
+
+    @property
+    def lost_hours(self) -> dict[str, Spread]:
+        return {
+            part: Spread.of([life.lost_hours[part] for life in self.lives])
+            for part in self.lives[0].lost_hours
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        plain = {
+            key: getattr(self, key).as_json()
+            for key in ("ettr", "goodput", "tokens", "days", "spares_used", "dollars")
+        }
+        tables = {
+            key: {name: spread.as_json() for name, spread in getattr(self, key).items()}
+            for key in ("interruptions", "lost_hours")
+        }
+        return {
+            "name": self.spec.name,
+            "gpus": self.spec.cluster.workers,
+            "simulated_days": self.scenario.seconds / DAY,
+            "seeds": len(self.lives),
+            "step_seconds": self.scenario.step_seconds,
+            "checkpoint_every": self.scenario.checkpoint_every,
+            "closed_form_ettr": self.forecast.goodput.ettr,
+            **plain,
+            **tables,
+            "per_seed": [life.as_json() for life in self.lives],
+        }
+
+
+def simulate(spec: Spec, days: float, seeds: int, folder: Path | None, tell: Tell) -> Outcome:
+    """All seeds, and in the folder, if one is given, the ledger of the first."""
+    spec = complete_spec(spec)
+    forecasted = forecast(spec)
+    scenario = scenario_of(spec, days * DAY, forecasted)
+    kept = None
+    if folder is not None:
+        kept = _prepare(folder, spec, days)
+        if not Run(folder).ledger_file.exists():
+            life, history = live(scenario, 1)
+            _write_ledger(Run(folder).ledger_file, history)
+            assert life == life_of(scenario, 1, history)
+    return Outcome(spec, scenario, forecasted, lives(scenario, seeds, kept, tell))
+
+
+def _prepare(folder: Path, spec: Spec, days: float) -> Path:
+    """The folder, for this spec and no other; the file of its seeds."""
+    run, said = Run(folder), json.dumps({"days": days}) + "\n"
+    note = folder / "simulation.json"
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not note.is_file())):
+        raise RunError(f"{folder}: holds something else than a simulation", "give another folder with --run")
+    if note.is_file() and (
+        note.read_text(encoding="utf-8") != said
+        or run.spec_file.read_text(encoding="utf-8") != spec.to_toml()
+    ):
+        raise RunError(
+            f"{folder}: has a simulation of another spec, or of another number of days",
+            f"give another folder with --run, or remove {folder}",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(run.spec_file, spec.to_toml())
+    write_whole(note, said)
+    return folder / "seeds.jsonl"
+
+
+def _write_ledger(path: Path, history: Sequence[Event]) -> None:
+    """Beside it, then renamed: a ledger that is there is whole."""
+    beside = path.with_name(f"tmp-{path.name}-{os.getpid()}")
+    with Ledger.create_or_open(beside) as ledger:
+        ledger.append(*history)
+    beside.replace(path)
+
+
+# --- policies beside each other ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One policy, and how it does against the first on the same failures."""
+
+    settings: tuple[str, ...]  # "table.key=value"
+    outcome: Outcome
+    gain: float  # in ETTR
+    margin: float  # half of its 95% confidence interval
+
+    def as_json(self) -> dict[str, Any]:
+        chosen = ("ettr", "goodput", "days", "dollars", "spares_used")
+        return {
+            "settings": list(self.settings),
+            "ettr_gain": self.gain,
+            "ettr_gain_margin": self.margin if self.margin < 1e300 else None,
+        } | {key: getattr(self.outcome, key).as_json() for key in chosen}
+
+
+def compare(
+    file: Path, overrides: Sequence[str], changes: Sequence[str], days: float, seeds: int, tell: Tell
+) -> list[Variant]:
+    """The spec with each combination of these values ("table.key=a,b"), all on the same failures."""
+    found: list[Variant] = []
+    combinations = list(itertools.product(*(_settings(change) for change in changes)))
+    for number, settings in enumerate(combinations):
+        document = read_toml(file)
+        for override in (*overrides, *settings):
+            apply_override(document, override)
+        spec = build_spec(document, f"{file}, with --set {' '.join(settings)}")
+        outcome = simulate(spec, days, seeds, None, _after(number * seeds, len(combinations) * seeds, tell))
+        first = found[0].outcome if found else outcome
+        pairs = zip(outcome.lives, first.lives, strict=True)
+        gain, margin = interval([life.ettr - other.ettr for life, other in pairs])
+        found.append(Variant(tuple(settings), outcome, gain, margin))
+    return found
+
+
+def _after(done: int, total: int, tell: Tell) -> Tell:
+    """Tell of one part of a larger whole."""
+    return lambda one, _: tell(done + one, total)
+
+
+def _settings(change: str) -> list[str]:
+    """ "table.key=a,b" as two settings."""
+    key, equals, values = change.partition("=")
+    if not equals or "." not in key or not all(part.strip() for part in values.split(",")):
+        raise BadInput(
+            f"--compare {change}: is not TABLE.KEY=VALUE,VALUE", "--compare failures.restart_seconds=480,60"
+        )
+    return [f"{key}={value.strip()}" for value in values.split(",")]
