@@ -18,6 +18,7 @@ from colossi.spec.failures import FailuresSpec
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
+from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
 from colossi.spec.spec import Spec
@@ -66,6 +67,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[cluster]": ClusterSpec,
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
+    "[power]": PowerSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -86,6 +88,7 @@ EXAMPLES = {
     "[failures]": '[failures]\nrates = "rsc-1"\nrestart_seconds = 60.0',
     "[cluster]": "[cluster]\nworkers_per_node = 2",
     "[prices]": "[prices]\ngpu_hour = 2.5",
+    "[power]": "[power]\nramp = 10.0\nbattery_mw = 150.0\nbattery_mwh = 300.0",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }
