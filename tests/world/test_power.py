@@ -144,6 +144,13 @@ def test_swing_drop_and_rise_by_hand() -> None:
     assert found.ramps[100.0] == pytest.approx(found.drop, rel=0.01)  # from startup into a step
 
 
+def test_the_fundamental_is_that_of_the_discrete_transform() -> None:
+    cycle = cycle_of(PARTS, DGX)
+    ends, count = np.cumsum(cycle.seconds), 60_000
+    drawn = cycle.watts[np.searchsorted(ends, (np.arange(count) + 0.5) * STEP / count)]
+    assert cycle.fundamental == pytest.approx(2 / count * abs(np.fft.rfft(drawn)[1]), rel=1e-3)
+
+
 def test_the_ripple_of_a_step_costs_the_grid_its_losses_and_no_swing() -> None:
     cycle = cycle_of(PARTS, DGX)
     free = ripple_of(cycle, 1.0)

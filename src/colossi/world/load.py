@@ -45,6 +45,12 @@ class Cycle:
         """[W] of one server."""
         return float(self.seconds @ self.watts / self.length)
 
+    @property
+    def fundamental(self) -> float:
+        """Amplitude of the sine whose period is a step [W] of one server: the first Fourier coefficient."""
+        turns = np.exp(-2j * np.pi * np.concatenate([[0.0], np.cumsum(self.seconds)]) / self.length)
+        return float(abs(np.diff(turns) @ self.watts) / np.pi)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

@@ -56,6 +56,7 @@ class Power:
     dollars: float
     swing: float  # [W] within a step, of the largest world
     period: float  # [s] of a step
+    fundamental: float  # [W] amplitude of the swing's part at one over that period
     drop: float  # [W] largest fall when training stops, to the least before it goes on
     rise: float  # [W] largest rise when it begins
     ramps: dict[float, float]  # percentile -> [W/s] between the means of two seconds
@@ -79,6 +80,7 @@ class Power:
             "energy_usd": self.dollars,
             "step_swing_mw": self.swing / 1e6,
             "step_period_seconds": self.period,
+            "step_fundamental_mw": self.fundamental / 1e6,
             "largest_drop_mw": self.drop / 1e6,
             "largest_rise_mw": self.rise / 1e6,
             "ramp_mw_per_minute": {f"p{rank:g}": _per_minute(found) for rank, found in self.ramps.items()},
@@ -160,6 +162,7 @@ def power_of(
         dollars=energy / 3.6e6 * prices.kilowatt_hour,
         swing=float((load.highest - load.lowest).max()),
         period=load.cycle.length,
+        fundamental=float(load.train.max()) * load.cycle.fundamental,
         drop=drop,
         rise=rise,
         ramps=ramps,
