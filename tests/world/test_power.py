@@ -1,5 +1,7 @@
 """The power of runs: against the planner, plain sums, and published figures."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -234,6 +236,20 @@ def test_stalls_draw_what_they_draw_wherever_they_are_put() -> None:
     cut = power_of(spent, PARTS, DGX, 100, grid, prices, checkpoint_interval=600.0)
     assert cut.energy == pytest.approx(joules, rel=1e-3)
     assert cut.drop > 0 == power(spent).drop
+
+
+def test_a_smaller_world_and_a_run_of_half_a_second() -> None:
+    spent = run((TRAINING, 60.0))
+    spent.timeline.append(
+        Span(part=TRAINING, incarnation=1, begin=60.0, seconds=60.0, workers=GPUS - 80, missing=80)
+    )
+    spent.parts["productive"] += 60.0 * (GPUS - 80)
+    joules = 1.2 * 60 * (190 * cycle_of(PARTS, DGX).mean + 10 * 2730)
+    found = power(spent)
+    assert found.energy == pytest.approx(joules) and found.kept == found.limit
+    short = power(run((TRAINING, 0.5)))
+    assert short.ramps[100.0] == 0 == short.drop and short.peak > short.least
+    assert json.loads(json.dumps(short.as_json(), allow_nan=False))["days"] == pytest.approx(0.5 / 86400)
 
 
 def test_every_part_of_the_ledger_has_a_draw() -> None:

@@ -128,11 +128,11 @@ def power_of(
     ripple = ripple_of(load.cycle, power.round_trip)
     level = load.base + load.train * ripple.level
     needed = battery_for(load, ripple, level, power)
-    battery = needed
+    limits = Limits(float(level.min()), float(level.max()), power.watts_per_second, power.round_trip)
+    battery, spare = needed, limits.least_energy  # what is left beside the steps' swing
     if power.battery_mw is not None and power.battery_mwh is not None:
         battery = Battery(power.battery_mw * 1e6, power.battery_mwh * 3.6e9)
-    limits = Limits(float(level.min()), float(level.max()), power.watts_per_second, power.round_trip)
-    spare = battery.energy - ripple.energy * float(load.train.max())
+        spare = battery.energy - ripple.energy * float(load.train.max())
     kept, smoothed = None, None
     if battery.power >= needed.power * (1 - 1e-9) and spare >= 0:
         slowest = limits.ramp_for(spare)
