@@ -10,6 +10,7 @@ from typing import Any
 
 from colossi.plan.case import GIB, as_floats
 from colossi.plan.efficiency import Fitted
+from colossi.plan.energy import run_watts
 from colossi.plan.goodput import Goodput
 from colossi.plan.memory import Memory, memory
 from colossi.plan.reliability import goodput_of
@@ -95,7 +96,7 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
     model_flops = flops_per_token(spec.model, training.sequence_length) * training.tokens_per_step
     good = goodput_of(spec, found.seconds)
     seconds = training.total_steps * found.seconds / good.ettr
-    dollars, energy = cost(spec, seconds)
+    dollars, energy = cost(spec, seconds, found, good)
     return Forecast(
         name=spec.name,
         gpus=gpus,
@@ -113,8 +114,8 @@ def forecast(spec: Spec, fitted: Fitted | None = None) -> Forecast:
     )
 
 
-def cost(spec: Spec, seconds: float) -> tuple[float, float]:
-    """Dollars, and joules at the servers' rated power times the site's overhead.
+def cost(spec: Spec, seconds: float, parts: Step, good: Goodput) -> tuple[float, float]:
+    """Dollars, and joules that the servers draw by what they do, times the site's overhead.
 
     Of a measured device neither rent nor power is known: it costs what [prices] says, and 0 J.
     """
@@ -122,7 +123,8 @@ def cost(spec: Spec, seconds: float) -> tuple[float, float]:
         return spec.cluster.workers * seconds / HOUR * (spec.prices.gpu_hour or 0.0), 0.0
     device, server = hardware_of(spec.cluster)
     gpus, prices = spec.cluster.workers, spec.prices
-    energy = gpus * server.power / server.gpus * prices.pue * seconds
+    watts = run_watts(parts.parts, good, server)
+    energy = gpus / server.gpus * watts * prices.pue * seconds
     hourly = prices.gpu_hour if prices.gpu_hour is not None else device.price * HOUR
     paid_apart = 0.0 if prices.energy_included else energy / 3.6e6 * prices.kilowatt_hour
     return gpus * seconds / HOUR * hourly + paid_apart, energy

@@ -19,6 +19,7 @@ from colossi.spec.failures import FailuresSpec
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import LayoutSpec
 from colossi.spec.model import DERIVED, ModelSpec
+from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
 from colossi.spec.spec import Spec
@@ -68,6 +69,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[fabric]": FabricSpec,
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
+    "[power]": PowerSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -89,6 +91,7 @@ EXAMPLES = {
     "[cluster]": "[cluster]\nworkers_per_node = 2",
     "[prices]": "[prices]\ngpu_hour = 2.5",
     "[fabric]": "[fabric]\nradix = 128\ngigabits = 400.0",
+    "[power]": "[power]\nramp = 10.0\nbattery_mw = 150.0\nbattery_mwh = 300.0",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

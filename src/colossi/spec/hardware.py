@@ -24,6 +24,7 @@ from colossi.spec.units import (
 
 Format = Literal["bf16", "fp16", "fp8", "fp4", "tf32", "fp32"]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+Activity = Literal["compute", "memory", "communication", "idle"]
 
 
 class Peak(Table):
@@ -88,6 +89,25 @@ class Gpu(Table):
         return float(next(value for value in found if value is not None))
 
 
+class Draw(Table):
+    """What a server takes by what it does: shares of the GPUs' TDP, and of the rest's full load.
+
+    [1] I. Latif et al., IEEE Access 13, 2025 (arXiv 2412.08602): 8.4 kW at most of 10.2 kW rated, training on
+        eight H100 that are nearly fully used: so GPUs at TDP, and the rest at 2.8 of 4.6 kW.
+    [2] P. Patel et al., "Characterizing power management opportunities for LLMs in the cloud", ASPLOS 2024:
+        training swings by up to 37.5% of the provisioned power, between computing and communicating: of
+        10.2 kW, 68% of the GPUs' TDP.
+    [3] wilicc/gpu-burn #114: H100s with a full memory and nothing to do, 140 to 145 W of 700.
+    """
+
+    compute: float = Field(default=1.0, gt=0, le=1)  # [1]
+    memory: float = Field(default=0.7, gt=0, le=1)  # reading and writing weights; assumption
+    communication: float = Field(default=0.32, gt=0, le=1)  # in sight, or waiting for others [2]
+    idle: float = Field(default=0.2, gt=0, le=1)  # [3]
+    rest_busy: float = Field(default=0.61, ge=0, le=1)  # [1]
+    rest_idle: float = Field(default=0.35, ge=0, le=1)  # assumption
+
+
 class Node(Table):
     """One server: its GPUs, and what joins them to each other and to other servers."""
 
@@ -98,13 +118,21 @@ class Node(Table):
     nics: int = Field(ge=1)  # of the compute fabric; storage and management have their own
     nic_bandwidth: BytesPerSecond  # of one, one direction
     network: Literal["infiniband", "ethernet"]
-    power: Watts  # the whole server at full load
+    power: Watts  # the whole server at full load, as rated
     cost: Dollars  # to buy, GPUs included
+    draw: Draw = Draw()
 
     @property
     def network_bandwidth(self) -> float:
         """Bandwidth out of the server for one GPU, one direction [B/s]."""
         return self.nics * self.nic_bandwidth / self.gpus
+
+    def watts(self, activity: Activity, floor: float = 0.0) -> float:
+        """What it takes when all its GPUs do this [W]; none of them takes less than `floor` of its TDP."""
+        chips = self.gpus * self.gpu.power
+        rest = self.draw.rest_idle if activity == "idle" else self.draw.rest_busy
+        share = max(getattr(self.draw, activity), floor)
+        return chips * share + max(self.power - chips, 0.0) * rest
 
 
 def gpu_names() -> list[str]:

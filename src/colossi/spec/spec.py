@@ -19,6 +19,7 @@ from colossi.spec.fit import divisors_near, multiples_near
 from colossi.spec.kubernetes import KubernetesSpec
 from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
+from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
 from colossi.spec.table import Table
 from colossi.spec.training import TrainingSpec
@@ -41,6 +42,7 @@ class Spec(Table):
     fabric: FabricSpec | None = None
     kubernetes: KubernetesSpec | None = None
     prices: PricesSpec = PricesSpec()
+    power: PowerSpec = PowerSpec()
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

@@ -25,10 +25,11 @@ def render(outcome: Outcome, report: Report | None = None, width: int = 100) -> 
     scenario, seeds = outcome.scenario, len(outcome.lives)
     every = scenario.checkpoint_every
     saved = f"every {every} steps ({duration(every * scenario.step_seconds)})" if every else "never"
+    beside, days = scenario.machinery.nodes - scenario.plan.places, scenario.seconds / DAY
     head = Text.assemble(
         (outcome.spec.name, "bold"),
-        f"  {outcome.spec.cluster.workers:,} GPUs, "
-        f"{scenario.machinery.nodes - scenario.plan.places:,} nodes more as spares, {scenario.seconds / DAY:g} days, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"  {outcome.spec.cluster.workers:,} GPUs, {beside:,} nodes more as spares, {days:g} days, ",
+        f"{seeds} seed{'s' if seeds > 1 else ''}; ",
         f"a step takes {duration(scenario.step_seconds)}, saved {saved}",
     )
     ends = [life.gave_up for life in outcome.lives if life.gave_up]
