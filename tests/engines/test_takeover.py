@@ -17,7 +17,8 @@ from colossi.control.events import (
     WorkerExited,
 )
 from colossi.engines.chaos import Chaos
-from colossi.engines.takeover import controller_of
+from colossi.engines.takeover import controller_of, readmit
+from colossi.errors import BadInput
 from colossi.ledger.events import JSON, Event
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec, read_spec
@@ -95,6 +96,60 @@ def test_a_second_wrong_result_is_one_too_many(ledger: Ledger, spec: Spec) -> No
     note(ledger, "corrupted", 1, 5, node="b", rank=1, why="its result was another one")
     controller, _ = adopt(ledger, spec, 1)
     assert controller.run.fleet.corruptions == {"b": 1} and len(controller.run.fleet.strikes["b"]) == 1
+
+
+def test_a_run_that_begins_again_knows_what_was_held_against_its_nodes(ledger: Ledger, spec: Spec) -> None:
+    begun(ledger, 1, -1)
+    note(ledger, "fault", 1, 5, cause="worker 1 killed by SIGKILL", node="b", rank=1)
+    note(ledger, "corrupted", 1, 6, node="b", rank=1, why="its result was another one")
+    note(ledger, "quarantined", 1, 7, node="c", why="it failed its check")
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    controller, took_over = controller_of(ledger, spec, Chaos())
+    assert not took_over and controller.run.incarnation == 1
+    fleet = controller.run.fleet
+    assert list(fleet.quarantined) == ["c"] and fleet.corruptions == {"b": 1}
+    assert fleet.strikes["b"] == pytest.approx([time.monotonic()] * 2, abs=60.0)
+    assert controller.on(NodeJoined(node="b"), 1.0) == []
+    (begin,) = controller.on(NodeJoined(node="a"), 1.0)
+    assert isinstance(begin, Start) and set(begin.nodes) == set(NODES)
+    assert controller.on(NodeJoined(node="c"), 1.0) == [] and not controller.run.fleet.spare_count
+
+
+def test_nothing_else_is_waited_for_when_all_nodes_have_come(ledger: Ledger, spec: Spec) -> None:
+    """For those that are still to come it waits 10 minutes; a quarantined one has come."""
+    begun(ledger, 1, -1)
+    note(ledger, "quarantined", 1, 7, node="b", why="it failed its check")
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    controller, _ = controller_of(ledger, spec, Chaos())
+    assert controller.on(NodeJoined(node="a"), 1.0) == [] and controller.deadline == 601.0
+    shrunk, begin = controller.on(NodeJoined(node="b"), 2.0)
+    assert kinds([shrunk]) == ["shrunk"] and isinstance(begin, Start) and begin.nodes == ("a",)
+
+
+def test_a_node_that_is_readmitted_begins_with_a_clean_sheet(ledger: Ledger, spec: Spec) -> None:
+    begun(ledger, 1, -1)
+    for node in NODES:
+        note(ledger, "fault", 1, 5, cause="worker killed by SIGKILL", node=node, rank=1)
+        note(ledger, "corrupted", 1, 6, node=node, rank=1, why="its result was another one")
+        note(ledger, "quarantined", 1, 7, node=node, why="it failed its check")
+    with pytest.raises(BadInput, match="c: it is not quarantined\nhint: these are: a, b"):
+        readmit(ledger, ["a", "c"])
+    readmit(ledger, ["b"])
+    note(ledger, "fault", 1, 8, cause="worker killed by SIGKILL", node="b", rank=1)
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    assert list(fleet.quarantined) == ["a"] and fleet.corruptions == {"a": 1}
+    assert {node: len(times) for node, times in fleet.strikes.items()} == {"a": 2, "b": 1}
+
+
+def test_what_was_done_on_purpose_is_not_held_against_a_node(ledger: Ledger, spec: Spec) -> None:
+    for number, chaos in enumerate((True, False), start=1):
+        note(ledger, "controller_started", number, pid=1, took_over=False, chaos=chaos)
+        begun(ledger, number, -1)
+        note(ledger, "fault", number, 5, cause="worker 1 killed by SIGKILL", node="b", rank=1)
+        note(ledger, "stopped", number, 8, why="asked to stop")
+    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    assert {node: len(times) for node, times in fleet.strikes.items()} == {"b": 1}
 
 
 def suspected(ledger: Ledger) -> None:

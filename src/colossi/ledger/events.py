@@ -17,7 +17,12 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 # from what it finds), kinds may not.
 KINDS: dict[str, dict[str, str]] = {
     # the controller's words
-    "controller_started": {"pid": "its process", "took_over": "whether the run was going on without one"},
+    "controller_started": {
+        "pid": "its process",
+        "took_over": "whether the run was going on without one",
+        "chaos": "whether it makes faults on purpose",
+        "quarantined": "node -> why it is not used, of those that it knows from the ledger",
+    },
     "node_joined": {"node": "name", "rack": "where it stands, if known"},
     "node_lost": {"node": "name", "why": "one line"},
     "incarnation_started": {
@@ -53,6 +58,7 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "corrupted": {"node": "where weights went wrong", "rank": "whose", "why": "one line"},
     "quarantined": {"node": "that is not used again", "why": "one line"},
+    "readmitted": {"node": "of which all is forgotten that was held against it", "why": "one line"},
     "refused": {"peer": "that came without the token", "why": "one line"},
     "chaos": {"fault": "what was done on purpose"},
     "gave_up": {"why": "the run cannot go on"},
