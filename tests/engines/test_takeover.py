@@ -10,6 +10,7 @@ from colossi.control.actions import Action, Distrust, Note, Quarantine, Start
 from colossi.control.controller import Controller
 from colossi.control.events import (
     FingerprintsTaken,
+    NodeChecked,
     NodeJoined,
     NodeStopped,
     Snapshot,
@@ -46,8 +47,10 @@ def note(
     ledger.append(Event(time=time.time() - ago, kind=kind, incarnation=incarnation, step=step, data=data))
 
 
-def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0) -> None:
-    note(ledger, "incarnation_started", incarnation, ago=ago, nodes=NODES, replicate=2, restore=restore)
+def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0, **data: JSON) -> None:
+    note(
+        ledger, "incarnation_started", incarnation, ago=ago, nodes=NODES, replicate=2, restore=restore, **data
+    )
 
 
 def adopt(ledger: Ledger, spec: Spec, incarnation: int) -> tuple[Controller, list[Action]]:
@@ -150,6 +153,40 @@ def test_what_was_done_on_purpose_is_not_held_against_a_node(ledger: Ledger, spe
         note(ledger, "stopped", number, 8, why="asked to stop")
     fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
     assert {node: len(times) for node, times in fleet.strikes.items()} == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [((), ["GiveUp"]), ((5,), ["Start"])],  # the third in a row without a step; not if it did one
+)
+def test_failures_before_the_first_step_still_count(
+    ledger: Ledger, spec: Spec, steps: tuple[int, ...], wanted: list[str]
+) -> None:
+    begun(ledger, 1, -1)
+    begun(ledger, 3, -1, fruitless={"worker": 2})
+    for step in steps:
+        note(ledger, "step_done", 3, step)
+    controller, actions = adopt(ledger, spec, 3)
+    now = time.monotonic()
+    died = WorkerExited(node="b", rank=1, incarnation=3, why="killed by SIGKILL")
+    assert actions == [] and kinds(controller.on(died, now)) == ["Stop"]
+    assert controller.on(NodeStopped(node="a", incarnation=3, held=()), now) == []
+    assert kinds(controller.on(NodeStopped(node="b", incarnation=3, held=()), now)) == wanted
+
+
+def test_a_node_that_was_set_aside_is_still_checked_before_it_is_used(ledger: Ledger, spec: Spec) -> None:
+    slow = {node: "rank 1 takes 2.00 times as long as its peers" for node in ("c", "d", "e", "f")}
+    begun(ledger, 1, -1, aside=slow)
+    note(ledger, "checked", 1, 6, node="d", passed=True, why="")
+    note(ledger, "checked", 1, 6, node="e", passed=False, why="it is slow")
+    note(ledger, "quarantined", 1, 6, node="e", why="it failed its check: it is slow")
+    note(ledger, "node_lost", 1, 6, node="f", why="its agent is gone")
+    controller, _ = controller_of(ledger, spec, Chaos())
+    for node, wanted in (("d", []), ("e", []), ("f", []), ("c", ["Check"])):
+        assert kinds(controller.on(NodeJoined(node=node), 1.0)) == wanted, node
+    assert controller.run.fleet.spare_count == 2
+    controller.on(NodeChecked(node="c", passed=True, why=""), 2.0)
+    assert controller.run.fleet.spare_count == 3
 
 
 def suspected(ledger: Ledger) -> None:

@@ -179,6 +179,20 @@ def test_a_new_controller_takes_over_and_nobody_notices(undisturbed: Losses, tmp
     assert agents and len(events_of(run, "incarnation_started")) == 1
 
 
+def test_a_new_controller_finds_a_collective_that_never_returns(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 100_000, workers=1, nodes=2), tmp_path / "run"
+    first = start("train", spec, "--run", run)
+    wait_for_step(run, 10, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    step = steps_done(run) + 300
+    second = start("train", spec, "--run", run, "--chaos", f"hang worker 1 at step {step}")
+    wait_for_step(run, step + 3, second)
+    kill_all(second, run)
+    assert [event.data["took_over"] for event in events_of(run, "controller_started")] == [False, True]
+    assert causes(run)[0].startswith("no step for 10") and restored_from(run) == ["memory"]
+
+
 def test_a_worker_dies_while_there_is_no_controller(undisturbed: Losses, tmp_path: Path) -> None:
     spec, run = spec_file(tmp_path, STEPS, workers=1, nodes=2), tmp_path / "run"
     first = start("train", spec, "--run", run)

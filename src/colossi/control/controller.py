@@ -78,18 +78,24 @@ class Controller:
         step: int = 0,
         restored: int = DISK,
         before: Iterable[tuple[int, int]] = (),
+        first_done: int | None = None,
+        fruitless: Mapping[str, int] | None = None,
+        aside: Mapping[str, str] | None = None,
         suspicion: CorruptionSuspected | None = None,
     ) -> "Controller":
         """In the place of one that was killed while this incarnation ran on these nodes, by place.
 
         `step` is the newest that this incarnation did, `restored` the one that it began from; `before` says
         from which ones those before it did (number, step), oldest first: snapshots that are older than the
-        incarnation before the first of these do not count. `suspicion` is the last one that was heard. It
-        waits for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
+        incarnation before the first of these do not count. `first_done` is the first step that this
+        incarnation did, `fruitless` says how many before it did none, by what failed, and `aside` which nodes
+        are still to be checked, and why. `suspicion` is the last one that was heard. It waits for the nodes
+        to come back; if all do, and nothing is wrong, the run simply goes on.
         """
         self = cls(plan, incarnation + 1, quarantined=quarantined, strikes=strikes, corruptions=corruptions)
         run = self.run
-        run.phase, run.newest = "adopting", max(step, restored, 0)
+        run.phase, run.newest, run.first_done = "adopting", max(step, restored, 0), first_done
+        run.fruitless, run.fleet.aside = dict(fruitless or {}), dict(aside or {})
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs = dict.fromkeys(nodes, incarnation)
         for node in run.fleet.quarantined:

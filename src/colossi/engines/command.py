@@ -81,6 +81,8 @@ class Command:
                 chaos=self.chaos.on,
                 quarantined=self.quarantined,
             )
+            if self.took_over and self.step < self.controller.run.plan.steps:
+                self._progress.restart(time.monotonic())
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
                 self._tick()
@@ -332,6 +334,8 @@ class Command:
             missing=whole - ranks,
             restore=start.restore,
             reason=self._reasons[0] if self._reasons else "",
+            fruitless=self.controller.run.fruitless,
+            aside=self.controller.run.fleet.aside,
         )
         self._reasons, self._gathering = [], {}
         self._progress.restart(time.monotonic())

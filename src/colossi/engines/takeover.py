@@ -67,6 +67,7 @@ def controller_of(
     if took_over:
         last = started[-1]
         done = [e.step or 0 for e in history if e.kind == "step_done" and e.incarnation == last.incarnation]
+        fruitless = cast(Mapping[str, int], last.data.get("fruitless", {}))
         controller = Controller.take_over(
             plan,
             incarnation=last.incarnation,
@@ -78,6 +79,9 @@ def controller_of(
             step=max(done, default=0),
             restored=int(last.number("restore") or 0),
             before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
+            first_done=min(done, default=None),
+            fruitless=fruitless,
+            aside=aside_of(history),
             suspicion=suspicion_of(history),
         )
     else:
@@ -156,6 +160,17 @@ def strikes_of(history: Sequence[Event], offset: float) -> dict[str, list[float]
         ):
             strikes.setdefault(node, []).append(event.time + offset)
     return strikes
+
+
+def aside_of(history: Sequence[Event]) -> dict[str, str]:
+    """Nodes that were still to be checked, and why: as the last incarnation began, and not gone since."""
+    aside: dict[str, str] = {}
+    for event in history:
+        if event.kind == "incarnation_started":
+            aside = dict(cast(Mapping[str, str], event.data.get("aside", {})))
+        elif event.kind in ("checked", "node_lost", "quarantined"):
+            aside.pop(event.text("node"), None)
+    return aside
 
 
 def suspicion_of(history: Sequence[Event]) -> CorruptionSuspected | None:

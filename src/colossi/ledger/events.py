@@ -34,6 +34,9 @@ KINDS: dict[str, dict[str, str]] = {
         "missing": "workers that the spec asks for and this world has not",
         "restore": "the step to go on from; -1 for what is on disk",
         "reason": "why the one before ended; empty at first",
+        "fruitless": "worker, node -> incarnations in a row before this one that such a failure ended "
+        "before a step was done",
+        "aside": "node -> why it is to be checked before it is used again",
     },
     "fault": {
         "cause": "one line, e.g. worker 1 killed by SIGKILL",
