@@ -42,7 +42,7 @@ from colossi.spec import Spec
 WARNED_SECONDS = 120  # before the time limit; a step and a checkpoint must fit in
 LOOK_SECONDS = 0.2  # between two looks into the ledger
 ASK_SECONDS = 5.0  # between two questions to slurmctld, which has others to answer too
-SHARE_SECONDS = 10.0  # for others who read the ledger to let go of it
+SHARE_SECONDS = 30.0  # for others who read the ledger to let go of it, on a busy machine
 ENDING_SECONDS = 0.5  # the same, when the ledger says that the job is about to end
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
