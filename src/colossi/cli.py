@@ -218,6 +218,10 @@ def train(
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="What runs it: local or slurm; as the spec says if left out.")
     ] = "",
+    readmit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE", help="Use a node again that is quarantined; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the model of a spec through all failures; the same command resumes a run that was stopped."""
@@ -244,14 +248,16 @@ def train(
             _, corpus = begin(run.folder, spec, progress)
         for source in corpus.report:
             _say(describe(source))
-        job = slurm.submit(run, spec) if on_slurm else None
+        job = slurm.submit(run, spec, readmit or []) if on_slurm else None
         if job:
             _say(f"Slurm job {job.number}: {run.folder / 'slurm.sh'}\n")
         with Display(spec.name, history=run.events()) as display:
             if job:
                 slurm.follow(run, job, display.update)
             else:
-                run_here(run, spec, faults, display.update)
+                run_here(run, spec, faults, display.update, readmit or [])
+    elif readmit:
+        raise BadInput(f"--readmit {readmit[0]}: {run.folder} is finished", "raise training.steps to go on")
     if as_json:
         _print_json(_report_of(run).as_json())
     else:

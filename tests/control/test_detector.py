@@ -95,8 +95,7 @@ def test_nobody_is_expected_to_get_on_while_all_stop() -> None:
     progress.pause()
     progress.step(35.0)  # late
     progress.other(35.0)
-    progress.beat(0, 35.0)
-    assert (progress.overdue(1000.0), progress.silent(1000.0)) == (None, [])
+    assert progress.overdue(1000.0) is None
 
 
 def test_the_next_incarnation_has_its_start_up_but_knows_the_steps() -> None:
@@ -105,17 +104,6 @@ def test_the_next_incarnation_has_its_start_up_but_knows_the_steps() -> None:
     assert progress.overdue(700.0) is None
     progress.step(700.0)
     assert progress.patience == 20.0
-
-
-def test_a_silent_rank() -> None:
-    progress = Progress(silent_seconds=2.0)
-    progress.restart(0.0)
-    progress.beat(1, 1.0)
-    for now in (1.0, 2.0, 3.0):
-        progress.beat(0, now)
-    assert progress.silent(3.0) == []
-    assert progress.silent(3.1) == [1]
-    assert progress.silent(3.2) == []
 
 
 # --- stragglers -------------------------------------------------------------------------------------------

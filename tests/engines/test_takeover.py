@@ -10,6 +10,7 @@ from colossi.control.actions import Action, Distrust, Note, Quarantine, Start
 from colossi.control.controller import Controller
 from colossi.control.events import (
     FingerprintsTaken,
+    NodeChecked,
     NodeJoined,
     NodeStopped,
     Snapshot,
@@ -17,7 +18,8 @@ from colossi.control.events import (
     WorkerExited,
 )
 from colossi.engines.chaos import Chaos
-from colossi.engines.takeover import controller_of
+from colossi.engines.takeover import controller_of, readmit
+from colossi.errors import BadInput
 from colossi.ledger.events import JSON, Event
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec, read_spec
@@ -45,8 +47,10 @@ def note(
     ledger.append(Event(time=time.time() - ago, kind=kind, incarnation=incarnation, step=step, data=data))
 
 
-def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0) -> None:
-    note(ledger, "incarnation_started", incarnation, ago=ago, nodes=NODES, replicate=2, restore=restore)
+def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0, **data: JSON) -> None:
+    note(
+        ledger, "incarnation_started", incarnation, ago=ago, nodes=NODES, replicate=2, restore=restore, **data
+    )
 
 
 def adopt(ledger: Ledger, spec: Spec, incarnation: int) -> tuple[Controller, list[Action]]:
@@ -95,6 +99,94 @@ def test_a_second_wrong_result_is_one_too_many(ledger: Ledger, spec: Spec) -> No
     note(ledger, "corrupted", 1, 5, node="b", rank=1, why="its result was another one")
     controller, _ = adopt(ledger, spec, 1)
     assert controller.run.fleet.corruptions == {"b": 1} and len(controller.run.fleet.strikes["b"]) == 1
+
+
+def test_a_run_that_begins_again_knows_what_was_held_against_its_nodes(ledger: Ledger, spec: Spec) -> None:
+    begun(ledger, 1, -1)
+    note(ledger, "fault", 1, 5, cause="worker 1 killed by SIGKILL", node="b", rank=1)
+    note(ledger, "corrupted", 1, 6, node="b", rank=1, why="its result was another one")
+    note(ledger, "quarantined", 1, 7, node="c", why="it failed its check")
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    controller, took_over = controller_of(ledger, spec, Chaos())
+    assert not took_over and controller.run.incarnation == 1
+    fleet = controller.run.fleet
+    assert list(fleet.quarantined) == ["c"] and fleet.corruptions == {"b": 1}
+    assert fleet.strikes["b"] == pytest.approx([time.monotonic()] * 2, abs=60.0)
+    assert controller.on(NodeJoined(node="b"), 1.0) == []
+    (begin,) = controller.on(NodeJoined(node="a"), 1.0)
+    assert isinstance(begin, Start) and set(begin.nodes) == set(NODES)
+    assert controller.on(NodeJoined(node="c"), 1.0) == [] and not controller.run.fleet.spare_count
+
+
+def test_nothing_else_is_waited_for_when_all_nodes_have_come(ledger: Ledger, spec: Spec) -> None:
+    """For those that are still to come it waits 10 minutes; a quarantined one has come."""
+    begun(ledger, 1, -1)
+    note(ledger, "quarantined", 1, 7, node="b", why="it failed its check")
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    controller, _ = controller_of(ledger, spec, Chaos())
+    assert controller.on(NodeJoined(node="a"), 1.0) == [] and controller.deadline == 601.0
+    shrunk, begin = controller.on(NodeJoined(node="b"), 2.0)
+    assert kinds([shrunk]) == ["shrunk"] and isinstance(begin, Start) and begin.nodes == ("a",)
+
+
+def test_a_node_that_is_readmitted_begins_with_a_clean_sheet(ledger: Ledger, spec: Spec) -> None:
+    begun(ledger, 1, -1)
+    for node in NODES:
+        note(ledger, "fault", 1, 5, cause="worker killed by SIGKILL", node=node, rank=1)
+        note(ledger, "corrupted", 1, 6, node=node, rank=1, why="its result was another one")
+        note(ledger, "quarantined", 1, 7, node=node, why="it failed its check")
+    with pytest.raises(BadInput, match="c: it is not quarantined\nhint: these are: a, b"):
+        readmit(ledger, ["a", "c"])
+    readmit(ledger, ["b"])
+    note(ledger, "fault", 1, 8, cause="worker killed by SIGKILL", node="b", rank=1)
+    note(ledger, "stopped", 1, 8, why="asked to stop")
+    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    assert list(fleet.quarantined) == ["a"] and fleet.corruptions == {"a": 1}
+    assert {node: len(times) for node, times in fleet.strikes.items()} == {"a": 2, "b": 1}
+
+
+def test_what_was_done_on_purpose_is_not_held_against_a_node(ledger: Ledger, spec: Spec) -> None:
+    for number, chaos in enumerate((True, False), start=1):
+        note(ledger, "controller_started", number, pid=1, took_over=False, chaos=chaos)
+        begun(ledger, number, -1)
+        note(ledger, "fault", number, 5, cause="worker 1 killed by SIGKILL", node="b", rank=1)
+        note(ledger, "stopped", number, 8, why="asked to stop")
+    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    assert {node: len(times) for node, times in fleet.strikes.items()} == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [((), ["GiveUp"]), ((5,), ["Start"])],  # the third in a row without a step; not if it did one
+)
+def test_failures_before_the_first_step_still_count(
+    ledger: Ledger, spec: Spec, steps: tuple[int, ...], wanted: list[str]
+) -> None:
+    begun(ledger, 1, -1)
+    begun(ledger, 3, -1, fruitless={"worker": 2})
+    for step in steps:
+        note(ledger, "step_done", 3, step)
+    controller, actions = adopt(ledger, spec, 3)
+    now = time.monotonic()
+    died = WorkerExited(node="b", rank=1, incarnation=3, why="killed by SIGKILL")
+    assert actions == [] and kinds(controller.on(died, now)) == ["Stop"]
+    assert controller.on(NodeStopped(node="a", incarnation=3, held=()), now) == []
+    assert kinds(controller.on(NodeStopped(node="b", incarnation=3, held=()), now)) == wanted
+
+
+def test_a_node_that_was_set_aside_is_still_checked_before_it_is_used(ledger: Ledger, spec: Spec) -> None:
+    slow = {node: "rank 1 takes 2.00 times as long as its peers" for node in ("c", "d", "e", "f")}
+    begun(ledger, 1, -1, aside=slow)
+    note(ledger, "checked", 1, 6, node="d", passed=True, why="")
+    note(ledger, "checked", 1, 6, node="e", passed=False, why="it is slow")
+    note(ledger, "quarantined", 1, 6, node="e", why="it failed its check: it is slow")
+    note(ledger, "node_lost", 1, 6, node="f", why="its agent is gone")
+    controller, _ = controller_of(ledger, spec, Chaos())
+    for node, wanted in (("d", []), ("e", []), ("f", []), ("c", ["Check"])):
+        assert kinds(controller.on(NodeJoined(node=node), 1.0)) == wanted, node
+    assert controller.run.fleet.spare_count == 2
+    controller.on(NodeChecked(node="c", passed=True, why=""), 2.0)
+    assert controller.run.fleet.spare_count == 3
 
 
 def suspected(ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from colossi.errors import RunError, WorkFailed
 from colossi.ledger.events import JSON, Event
-from colossi.ledger.store import PAGE, Ledger
+from colossi.ledger.store import PAGE, ROUND, Ledger
 
 
 @pytest.fixture
@@ -229,6 +229,42 @@ def test_two_writers_create_and_append_at_once_while_a_reader_follows(path: Path
     for incarnation in (1, 2):
         mine = [event.step for _, event in seen if event.incarnation == incarnation]
         assert mine == list(range(1, 301))
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])  # of one machine; of several that share the file
+def test_many_writers_wait_for_each_other_and_for_who_is_slow(path: Path, journal: str) -> None:
+    """None gives up, nothing is lost or written twice, whoever holds the file, and if he is killed."""
+    with Ledger.create_or_open(path) as ledger:
+        ledger.append(step(0))
+    slow = sqlite3.connect(path, isolation_level=None)
+    assert slow.execute(f"PRAGMA journal_mode = {journal}").fetchall() == [(journal,)]
+    numbers = range(1, 6)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", FEW, str(path), str(number)], env=os.environ)
+        for number in numbers
+    ]
+    killed = subprocess.Popen(
+        [sys.executable, "-c", PAIRS, str(path)], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert killed.stdout is not None
+    killed.stdout.readline()
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    for _ in range(3):  # a disk that takes its time, or a process that the system has put aside
+        slow.execute("PRAGMA busy_timeout = 60000")
+        slow.execute("BEGIN EXCLUSIVE")
+        time.sleep(5 * ROUND)
+        slow.execute("ROLLBACK")
+        with Ledger.open(path) as ledger:  # a reader gets its turn too
+            assert ledger.newest() >= 1
+    slow.close()
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * len(writers)
+    with Ledger.open(path) as ledger:
+        done = [event for _, event in ledger.events("step_done") if "text" not in event.data]
+    for number in numbers:
+        mine = [event.step for event in done[1:] if event.incarnation == number]
+        assert mine == list(range(1, 301)), number
 
 
 def test_an_append_costs_well_under_a_millisecond(ledger: Ledger) -> None:

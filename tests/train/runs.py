@@ -102,6 +102,23 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+def worker_of(folder: Path, node: str) -> int:
+    """Process number of a node's only worker: forked by the standby, which its agent started."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            number = next(n for n in processes_of(folder) if node.encode() in _words(n))
+            for _ in ("standby", "worker"):
+                number = int(Path(f"/proc/{number}/task/{number}/children").read_text().split()[0])
+            return number
+        time.sleep(0.02)
+    raise AssertionError(f"{node} has no worker")
+
+
+def _words(process: int) -> list[bytes]:
+    return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+
+
 def events_of(folder: Path, kind: str) -> list[Event]:
     with Run(folder).ledger() as ledger:
         return [event for _, event in ledger.events(kind)]

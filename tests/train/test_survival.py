@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from colossi.channel import Channel, Refused
+from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 
 from .runs import (
@@ -21,7 +24,9 @@ from .runs import (
     report_of,
     spec_file,
     start,
+    steps_done,
     wait_for_step,
+    worker_of,
 )
 
 STEPS = 90
@@ -174,6 +179,20 @@ def test_a_new_controller_takes_over_and_nobody_notices(undisturbed: Losses, tmp
     assert agents and len(events_of(run, "incarnation_started")) == 1
 
 
+def test_a_new_controller_finds_a_collective_that_never_returns(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 100_000, workers=1, nodes=2), tmp_path / "run"
+    first = start("train", spec, "--run", run)
+    wait_for_step(run, 10, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    step = steps_done(run) + 300
+    second = start("train", spec, "--run", run, "--chaos", f"hang worker 1 at step {step}")
+    wait_for_step(run, step + 3, second)
+    kill_all(second, run)
+    assert [event.data["took_over"] for event in events_of(run, "controller_started")] == [False, True]
+    assert causes(run)[0].startswith("no step for 10") and restored_from(run) == ["memory"]
+
+
 def test_a_worker_dies_while_there_is_no_controller(undisturbed: Losses, tmp_path: Path) -> None:
     spec, run = spec_file(tmp_path, STEPS, workers=1, nodes=2), tmp_path / "run"
     first = start("train", spec, "--run", run)
@@ -186,6 +205,86 @@ def test_a_worker_dies_while_there_is_no_controller(undisturbed: Losses, tmp_pat
     assert done.returncode == 0, done.stderr
     assert report_of(run).losses == undisturbed
     assert restored_from(run) == ["memory"]
+
+
+def begin_again(run: Path, spec: Path, *more: str) -> tuple[subprocess.Popen[bytes], tuple[str, ...]]:
+    """The run goes on; its process, and the nodes that it begins on, once they have done a step."""
+    done = steps_done(run)
+    process = start("train", spec, "--run", run, *more)
+    wait_for_step(run, done + 1, process)
+    last = events_of(run, "incarnation_started")[-1]
+    return process, tuple(cast(list[str], last.data["nodes"]))
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C: it saves and stops."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def kill_worker(run: Path, node: str, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, and wait until the run goes on."""
+    begun = len(events_of(run, "incarnation_started"))
+    os.kill(worker_of(run, node), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while len(events_of(run, "incarnation_started")) == begun and process.poll() is None:
+        assert time.monotonic() < deadline, f"no incarnation after the worker of {node} was killed"
+        time.sleep(0.02)
+    wait_for_step(run, steps_done(run) + 1, process)
+
+
+def test_a_run_that_begins_again_remembers_which_node_failed_until_it_is_readmitted(tmp_path: Path) -> None:
+    spec, run = spec_file(tmp_path, 100_000, workers=1, nodes=2, spares=1), tmp_path / "run"
+    process, nodes = begin_again(run, spec)
+    assert nodes == ("node-0", "node-1")
+    kill_worker(run, "node-1", process)
+    kill_worker(run, "node-1", process)
+    interrupt(process)
+    process, nodes = begin_again(run, spec)
+    assert nodes == ("node-0", "node-1") and not events_of(run, "quarantined")
+    kill_worker(run, "node-1", process)  # the third time in a day
+    (quarantined,) = events_of(run, "quarantined")
+    assert quarantined.text("node") == "node-1" and "3 times in a day" in quarantined.text("why")
+    interrupt(process)
+    process, nodes = begin_again(run, spec)
+    assert set(nodes) == {"node-0", "node-2"}
+    interrupt(process)
+    again = ("--readmit", "node-1")
+    process, nodes = begin_again(run, spec, *again)
+    assert set(nodes) == {"node-0", "node-1"}
+    kill_worker(run, "node-1", process)  # the first one that counts
+    assert len(events_of(run, "quarantined")) == 1
+    interrupt(process)
+    done = colossi("train", spec, "--run", run, *again)
+    assert done.returncode == 2
+    assert "error: --readmit node-1: it is not quarantined\nhint: no node of this run is\n" in done.stderr
+
+
+def test_nobody_is_locked_out_of_the_own_machine(tmp_path: Path) -> None:
+    """Without a spare a run begins at once on what is left; where nothing is left it says what to do."""
+    spec, run = spec_file(tmp_path, 100_000, workers=1, nodes=2), tmp_path / "run"
+    process, _ = begin_again(run, spec)
+    interrupt(process)
+    quarantine(run, "node-1")
+    process, nodes = begin_again(run, spec)
+    assert nodes == ("node-0",)
+    interrupt(process)
+    quarantine(run, "node-0")
+    done = colossi("train", spec, "--run", run)
+    assert done.returncode == 2
+    assert "error: node-0 is quarantined: it does not answer; node-1 is quarantined" in done.stderr
+    assert "--readmit node-0 uses it again" in done.stderr
+    process, nodes = begin_again(run, spec, "--readmit", "node-0", "--readmit", "node-1")
+    assert set(nodes) == {"node-0", "node-1"}
+    interrupt(process)
+
+
+def quarantine(run: Path, node: str) -> None:
+    """As a controller writes it."""
+    data = {"node": node, "why": "it does not answer"}
+    with Run(run).ledger() as ledger:
+        number = ledger.next_incarnation() - 1
+        ledger.append(Event(time=time.time(), kind="quarantined", incarnation=number, data=data))
 
 
 def test_who_does_not_know_the_token_is_refused_and_logged(tmp_path: Path) -> None:

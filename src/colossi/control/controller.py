@@ -44,8 +44,26 @@ from colossi.control.world import World
 class Controller:
     """Hears events with `on`; at its `deadline` it wants to hear TimePassed (0.0 is at once)."""
 
-    def __init__(self, plan: Plan, first_incarnation: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        first_incarnation: int = 1,
+        *,
+        quarantined: Iterable[str] = (),
+        strikes: Mapping[str, Sequence[float]] | None = None,
+        corruptions: Mapping[str, int] | None = None,
+    ) -> None:
+        """Of a run that begins, or begins again from disk.
+
+        Where it was trained before, `quarantined` are nodes not to be used, `strikes` says when nodes failed
+        (on the clock of `on`), and `corruptions` how often their results were wrong.
+        """
         self.run = Standing(plan, incarnation=first_incarnation - 1, highest=first_incarnation - 1)
+        fleet = self.run.fleet
+        for node in quarantined:
+            fleet.quarantine(node, readable=False)
+        fleet.strikes = {node: list(times) for node, times in (strikes or {}).items()}
+        fleet.corruptions = dict(corruptions or {})
 
     @classmethod
     def take_over(
@@ -61,26 +79,29 @@ class Controller:
         step: int = 0,
         restored: int = DISK,
         before: Iterable[tuple[int, int]] = (),
+        first_done: int | None = None,
+        fruitless: Mapping[str, int] | None = None,
+        aside: Mapping[str, str] | None = None,
         suspicion: CorruptionSuspected | None = None,
     ) -> "Controller":
         """In the place of one that was killed while this incarnation ran on these nodes, by place.
 
         `step` is the newest that this incarnation did, `restored` the one that it began from; `before` says
         from which ones those before it did (number, step), oldest first: snapshots that are older than the
-        incarnation before the first of these do not count. `suspicion` is the last one that was heard;
-        `strikes` and `corruptions` say when nodes failed, and how often their results were wrong. It waits
-        for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
+        incarnation before the first of these do not count. `first_done` is the first step that this
+        incarnation did, `fruitless` says how many before it did none, by what failed, and `aside` which nodes
+        are still to be checked, and why. `suspicion` is the last one that was heard. It waits for the nodes
+        to come back; if all do, and nothing is wrong, the run simply goes on.
         """
-        self = cls(plan, incarnation + 1)
+        self = cls(plan, incarnation + 1, quarantined=quarantined, strikes=strikes, corruptions=corruptions)
         run = self.run
-        run.phase, run.newest = "adopting", max(step, restored, 0)
+        run.phase, run.newest, run.first_done = "adopting", max(step, restored, 0), first_done
+        run.fruitless, run.fleet.aside = dict(fruitless or {}), dict(aside or {})
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs.begin(incarnation, run.world.places)
-        for node in quarantined:
-            run.exclude(node, "", readable=False)
+        for node in run.fleet.quarantined:
+            run.world.vacate(node)
         run.absent = run.world.survivors
-        run.fleet.strikes = {node: list(times) for node, times in (strikes or {}).items()}
-        run.fleet.corruptions = dict(corruptions or {})
         for number, began in (*before, (incarnation, restored)):
             run.memory.oldest = run.memory.oldest or number - 1
             run.memory.begin(number, began, run.world)

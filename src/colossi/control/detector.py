@@ -6,37 +6,31 @@ reading costs the same however many are watched; asking costs as much as there i
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Generic, TypeVar
 
 from colossi.control import policy
 
-Name = TypeVar("Name", bound=Hashable)
 _STEPS = 32  # whose median says how long a step takes
 
 
-class _Silence(Generic[Name]):
-    """Since when each has been silent, the longest first."""
+class Heartbeats:
+    """Nodes that must be heard of every `seconds`: since when each has been silent, the longest first."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float = policy.lost_after()) -> None:
         self.seconds = seconds
-        self._heard: OrderedDict[Name, float] = OrderedDict()
+        self._heard: OrderedDict[str, float] = OrderedDict()
 
-    def beat(self, name: Name, now: float) -> None:
+    def beat(self, name: str, now: float) -> None:
         """A sign of life; the first one begins the watch."""
         self._heard[name] = now
         self._heard.move_to_end(name)
 
-    def forget(self, name: Name) -> None:
+    def forget(self, name: str) -> None:
         """It is no longer watched."""
         self._heard.pop(name, None)
 
-    def clear(self) -> None:
-        """Nobody is watched."""
-        self._heard.clear()
-
-    def overdue(self, now: float) -> list[Name]:
+    def overdue(self, now: float) -> list[str]:
         """Those silent for too long, once each; another sign of life begins the watch again."""
         silent = []
         while self._heard:
@@ -48,24 +42,15 @@ class _Silence(Generic[Name]):
         return silent
 
 
-class Heartbeats(_Silence[str]):
-    """Nodes that must be heard of every `seconds`."""
-
-    def __init__(self, seconds: float = policy.lost_after()) -> None:
-        super().__init__(seconds)
-
-
 class Progress:
-    """The workers of an incarnation: whether each gives signs of life, and whether all together get on."""
+    """The workers of an incarnation: whether all together get on. Whether each lives its agent knows."""
 
     def __init__(
         self,
         *,
-        silent_seconds: float = policy.lost_after(),
         startup_seconds: float = policy.STARTUP_SECONDS,
         floor_seconds: float = policy.HUNG_FLOOR_SECONDS,
     ) -> None:
-        self._beats = _Silence[int](silent_seconds)
         self._startup, self._floor = startup_seconds, floor_seconds
         self._steps: deque[float] = deque(maxlen=_STEPS)  # [s] each; they outlive the incarnation
         self._since: float | None = None  # the last step or other sign of getting on; None while nobody must
@@ -80,7 +65,6 @@ class Progress:
     def pause(self) -> None:
         """Nobody is expected to get on, until the next incarnation begins."""
         self._since = self._stepped = None
-        self._beats.clear()
 
     def step(self, now: float) -> None:
         """A step is done."""
@@ -95,15 +79,6 @@ class Progress:
         """They get on with something that is no step: an evaluation, a checkpoint."""
         if self._since is not None:
             self._since, self._stepped = now, None
-
-    def beat(self, rank: int, now: float) -> None:
-        """A worker lives."""
-        if self._since is not None:
-            self._beats.beat(rank, now)
-
-    def silent(self, now: float) -> list[int]:
-        """The ranks that have given no sign of life for too long, once each."""
-        return self._beats.overdue(now)
 
     def overdue(self, now: float) -> float | None:
         """How long nobody has got on [s], once, if that is too long: a collective that never returns."""

@@ -52,7 +52,9 @@ def _affordable(run: Standing, now: float) -> int | None:
 
 
 def _patience(run: Standing) -> float:
-    return run.plan.patience_seconds if len(run.world) else run.plan.wait_seconds
+    out = sum(node in run.fleet.racks for node in run.fleet.quarantined)
+    all_came = run.available + out >= run.plan.places + run.plan.spares
+    return run.plan.patience_seconds if len(run.world) or all_came else run.plan.wait_seconds
 
 
 def _wait(run: Standing, now: float) -> list[Action]:

@@ -17,6 +17,7 @@ class Plan:
     shares: int  # the batch of one copy is a multiple of this: its data shares, and a pipeline's rounds
     global_batch: int  # [sequences]
     steps: int
+    spares: int = 0  # nodes beside those of the world that are to come
     patience_seconds: float = 0.0  # [s] to wait for a node before the world shrinks
     wait_seconds: float = policy.WAIT_SECONDS  # [s] to wait for the first nodes, or where not one copy fits
     checkpoint_seconds: float | None = (

@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Command:
     restart: Callable[[str], None] = lambda node: None  # the engine may bring a lost node back
     agents: dict[str, Line] = field(default_factory=dict)
     took_over: bool = False  # from a controller that was killed
+    quarantined: Mapping[str, str] = field(default_factory=dict)  # node -> why, as the ledger says
     incarnation: int = 0
     places: tuple[str, ...] = ()  # node of each place
     step: int = 0
@@ -73,7 +74,15 @@ class Command:
             write_whole(
                 self.run.folder / "controller.json", json.dumps({"address": address, "pid": os.getpid()})
             )
-            self.record("controller_started", pid=os.getpid(), took_over=self.took_over)
+            self.record(
+                "controller_started",
+                pid=os.getpid(),
+                took_over=self.took_over,
+                chaos=self.chaos.on,
+                quarantined=self.quarantined,
+            )
+            if self.took_over and self.step < self.controller.run.plan.steps:
+                self._progress.restart(time.monotonic())
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
                 self._tick()
@@ -325,6 +334,8 @@ class Command:
             missing=whole - ranks,
             restore=start.restore,
             reason=self._reasons[0] if self._reasons else "",
+            fruitless=self.controller.run.fruitless,
+            aside=self.controller.run.fleet.aside,
         )
         self._reasons, self._gathering = [], {}
         self._progress.restart(time.monotonic())

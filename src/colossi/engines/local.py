@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
-from colossi.engines.takeover import command_of
+from colossi.engines.takeover import command_of, readmit
 from colossi.errors import RunError
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
@@ -30,11 +30,19 @@ END_SECONDS = 2.0  # agents that were told to quit have so long
 COME_BACK_SECONDS = 1.0  # agents of a controller that was killed find us in this time
 
 
-def run_here(run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None]) -> None:
-    """Train until the run is finished or stopped; every event from now on goes to `watch`."""
+def run_here(
+    run: Run, spec: Spec, chaos: Chaos, watch: Callable[[Event], None], readmitted: Sequence[str] = ()
+) -> None:
+    """Train until the run is finished or stopped; every event from now on goes to `watch`.
+
+    Nodes that are `readmitted` are no longer quarantined.
+    """
     with alone(run.folder), run.ledger() as ledger:
         after = ledger.newest()
+        readmit(ledger, readmitted)
         command, took_over = command_of(run, ledger, spec, chaos=chaos)
+        if not took_over:
+            refuse_if_too_few(command)
         nodes = Nodes(run, spec, command, time.monotonic() + (COME_BACK_SECONDS if took_over else 0))
         command.restart = nodes.restart
 
@@ -68,6 +76,18 @@ async def _serve(command: Command, look: Callable[[], None]) -> None:
     await command.serve(look)
 
 
+def refuse_if_too_few(command: Command) -> None:
+    """Here no other node will come for one that is quarantined: to wait for it would be in vain."""
+    plan = command.controller.run.plan
+    nodes = [f"node-{n}" for n in range(plan.places + plan.spares)]
+    out = [node for node in nodes if node in command.quarantined]
+    if plan.largest(len(nodes) - len(out)) is None:
+        raise RunError(
+            "; ".join(f"{node} is quarantined: {command.quarantined[node]}" for node in out),
+            f"not one copy of the model fits on the other nodes; --readmit {out[0]} uses it again",
+        )
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the run folder; the system frees it when this process ends, however it ends."""
@@ -94,7 +114,8 @@ class Nodes:
     _started: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._due = {f"node-{n}": self.first for n in range(self.spec.cluster.nodes)}
+        first = [f"node-{n}" for n in range(self.spec.cluster.nodes)]
+        self._due = dict.fromkeys([*first, *self.command.places], self.first)
 
     def restart(self, node: str) -> None:
         """It was lost; it will be back, and what is left of it is gone."""
@@ -108,7 +129,8 @@ class Nodes:
             if agent.poll() and node not in self.command.agents and node not in self._due:
                 log = self.run.logs / f"{node}.log"
                 self.command.give_up(f"{node}: its agent ended before it could begin", f"its log is {log}")
-        if self.command.step and not self._spares:  # they would only slow the others' beginning
+        # They would only slow the others' beginning, unless they are needed for it.
+        if (self.command.step or self.command.quarantined) and not self._spares:
             self._spares = True
             spares = range(cluster.nodes, cluster.nodes + cluster.spares)
             self._due |= {f"node-{n}": now for n in spares}

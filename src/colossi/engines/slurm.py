@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from colossi.engines.agent import Agent, Place
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
 from colossi.engines.local import alone
-from colossi.engines.takeover import command_of
+from colossi.engines.takeover import command_of, readmit
 from colossi.errors import BadInput, ColossiError, TrainingFailed, WorkFailed
 from colossi.files import write_whole
 from colossi.ledger.clock import ENDS
@@ -42,7 +42,7 @@ from colossi.spec import Spec
 WARNED_SECONDS = 120  # before the time limit; a step and a checkpoint must fit in
 LOOK_SECONDS = 0.2  # between two looks into the ledger
 ASK_SECONDS = 5.0  # between two questions to slurmctld, which has others to answer too
-SHARE_SECONDS = 10.0  # for others who read the ledger to let go of it
+SHARE_SECONDS = 30.0  # for others who read the ledger to let go of it, on a busy machine
 ENDING_SECONDS = 0.5  # the same, when the ledger says that the job is about to end
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
@@ -155,14 +155,19 @@ def batch_script(folder: Path, spec: Spec) -> str:
     return "\n".join([*lines, f"run={shlex.quote(str(run))}", f"colossi=({command})"]) + "\n" + SCRIPT
 
 
-def submit(run: Run, spec: Spec) -> Job:
-    """The job of this run: the one that there is, else a new one."""
+def submit(run: Run, spec: Spec, readmitted: Sequence[str] = ()) -> Job:
+    """The job of this run: the one that there is, else a new one, which uses `readmitted` nodes again."""
     known, script = run.folder / "slurm.json", run.folder / "slurm.sh"
     if known.exists():
         job = Job(**json.loads(known.read_text(encoding="utf-8")))
         if state_of(job, script) not in ENDED:
+            if readmitted:
+                raise BadInput(
+                    f"--readmit {readmitted[0]}: job {job.number} is going on", "stop it by Ctrl-C first"
+                )
             return job
     with alone(run.folder), run.ledger() as ledger:
+        readmit(ledger, readmitted)
         after = ledger.newest()
     share(run.ledger_file)
     write_whole(script, batch_script(run.folder, spec))

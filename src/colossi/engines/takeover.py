@@ -11,6 +11,7 @@ from colossi.control.events import CorruptionSuspected
 from colossi.control.plan import Plan
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
+from colossi.errors import BadInput
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
@@ -41,6 +42,7 @@ def command_of(
         took_over=took_over,
         incarnation=ledger.next_incarnation() - 1,
         places=tuple(controller.run.world.nodes) if took_over else (),
+        quarantined=quarantined_of(ledger),
     )
     return command, took_over
 
@@ -53,59 +55,122 @@ def controller_of(
     Where it is certain that no agent lives any more, there is nothing to take over.
     """
     assert spec.training is not None and spec.layout.replicate is not None
-    plan = Plan(
+    plan = plan_of(spec, chaos)
+    history = [event for _, event in ledger.events()]
+    ends = [e.incarnation for e in history if e.kind in ("finished", "stopped", "gave_up")]
+    started = [e for e in history if e.kind == "incarnation_started"]
+    counts = since_readmitted(history)
+    quarantined = [e.text("node") for e in counts if e.kind == "quarantined"]
+    strikes = strikes_of(counts, time.monotonic() - time.time())
+    corruptions = Counter(e.text("node") for e in counts if e.kind == "corrupted")
+    took_over = agents_live and bool(started) and started[-1].incarnation not in ends
+    if took_over:
+        last = started[-1]
+        done = [e.step or 0 for e in history if e.kind == "step_done" and e.incarnation == last.incarnation]
+        fruitless = cast(Mapping[str, int], last.data.get("fruitless", {}))
+        controller = Controller.take_over(
+            plan,
+            incarnation=last.incarnation,
+            nodes=_nodes(last),
+            replicate=last.whole("replicate") or plan.replicate,
+            quarantined=quarantined,
+            strikes=strikes,
+            corruptions=corruptions,
+            step=max(done, default=0),
+            restored=int(last.number("restore") or 0),
+            before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
+            first_done=min(done, default=None),
+            fruitless=fruitless,
+            aside=aside_of(history),
+            suspicion=suspicion_of(history),
+        )
+    else:
+        controller = Controller(
+            plan,
+            ledger.next_incarnation(),
+            quarantined=quarantined,
+            strikes=strikes,
+            corruptions=corruptions,
+        )
+    return controller, took_over
+
+
+def plan_of(spec: Spec, chaos: Chaos) -> Plan:
+    """What a run of this spec asks of its nodes."""
+    assert spec.training is not None
+    return Plan(
         places=spec.cluster.nodes,
         per_node=spec.cluster.workers_per_node,
         copy=spec.layout.copy_ranks,
         shares=_shares(spec.layout),
         global_batch=spec.training.global_batch,
         steps=spec.training.total_steps,
+        spares=spec.cluster.spares,
         strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
     )
-    history = [event for _, event in ledger.events()]
-    ends = [e.incarnation for e in history if e.kind in ("finished", "stopped", "gave_up")]
-    started = [e for e in history if e.kind == "incarnation_started"]
-    took_over = agents_live and bool(started) and started[-1].incarnation not in ends
-    if took_over:
-        last = started[-1]
-        done = [e.step or 0 for e in history if e.kind == "step_done" and e.incarnation == last.incarnation]
-        controller = Controller.take_over(
-            plan,
-            incarnation=last.incarnation,
-            nodes=_nodes(last),
-            replicate=last.whole("replicate") or plan.replicate,
-            quarantined=[e.text("node") for e in history if e.kind == "quarantined"],
-            strikes=strikes_of(history, time.monotonic() - time.time()),
-            corruptions=Counter(e.text("node") for e in history if e.kind == "corrupted"),
-            step=max(done, default=0),
-            restored=int(last.number("restore") or 0),
-            before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
-            suspicion=suspicion_of(history),
-        )
-    else:
-        controller = Controller(plan, first_incarnation=ledger.next_incarnation())
-    return controller, took_over
+
+
+def since_readmitted(history: Sequence[Event]) -> list[Event]:
+    """What still counts: of a node that was readmitted only what came after."""
+    last = {e.text("node"): number for number, e in enumerate(history) if e.kind == "readmitted"}
+    return [e for number, e in enumerate(history) if number > last.get(e.text("node"), -1)]
+
+
+def quarantined_of(ledger: Ledger) -> dict[str, str]:
+    """The nodes that are not to be used, and why."""
+    said = sorted(
+        (number, event) for kind in ("quarantined", "readmitted") for number, event in ledger.events(kind)
+    )
+    history = [event for _, event in said]
+    return {e.text("node"): e.text("why") for e in since_readmitted(history) if e.kind == "quarantined"}
+
+
+def readmit(ledger: Ledger, nodes: Sequence[str]) -> None:
+    """Forget all that was held against these nodes; an error if one of them is not quarantined."""
+    quarantined = quarantined_of(ledger)
+    for node in nodes:
+        if node not in quarantined:
+            hint = f"these are: {', '.join(quarantined)}" if quarantined else "no node of this run is"
+            raise BadInput(f"--readmit {node}: it is not quarantined", hint)
+    incarnation = ledger.next_incarnation() - 1
+    for node in dict.fromkeys(nodes):
+        data = {"node": node, "why": "somebody asked"}
+        ledger.append(Event(time=time.time(), kind="readmitted", incarnation=incarnation, data=data))
 
 
 def strikes_of(history: Sequence[Event], offset: float) -> dict[str, list[float]]:
     """When each node failed, on the controller's clock, which is so much [s] ahead of the ledger's.
 
     By losing a worker, by going while it was in the run, by being so slow that it was replaced and checked,
-    or by a wrong result.
+    or by a wrong result; what happened under a controller that made faults on purpose says nothing.
     """
     strikes: dict[str, list[float]] = {}
     nodes: Sequence[str] = ()
+    on_purpose = False
     for event in history:
         node = event.text("node")
         if event.kind == "incarnation_started":
             nodes = _nodes(event)
-        elif (
+        elif event.kind == "controller_started":
+            on_purpose = event.data.get("chaos") is True
+        elif not on_purpose and (
             (event.kind == "fault" and event.whole("rank") is not None)
             or (event.kind == "node_lost" and node in nodes)
             or event.kind in ("checked", "corrupted")
         ):
             strikes.setdefault(node, []).append(event.time + offset)
     return strikes
+
+
+def aside_of(history: Sequence[Event]) -> dict[str, str]:
+    """Nodes that were still to be checked, and why: as the last incarnation began, and not gone since."""
+    aside: dict[str, str] = {}
+    for event in history:
+        if event.kind == "incarnation_started":
+            aside = dict(cast(Mapping[str, str], event.data.get("aside", {})))
+        elif event.kind in ("checked", "node_lost", "quarantined"):
+            aside.pop(event.text("node"), None)
+    return aside
 
 
 def suspicion_of(history: Sequence[Event]) -> CorruptionSuspected | None:

@@ -33,7 +33,7 @@ BEGINS = {"incarnation_started", "run_started"}  # older ledgers know only the s
 CHANGES = {"promoted", "shrunk", "grown"}  # of the world, as the controller wanted it
 ENDS = {"finished", "stopped", "gave_up"}
 CHECKPOINTS = {"checkpoint_begun", "checkpoint_complete", "checkpoint_failed"}
-BESIDE = {"evaluated", "data_prepared"}  # neither begins nor prolongs a run
+BESIDE = {"evaluated", "data_prepared", "readmitted"}  # neither begins nor prolongs a run
 
 
 def _nothing_lost() -> dict[str, float]:

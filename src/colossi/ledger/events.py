@@ -17,7 +17,12 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 # from what it finds), kinds may not.
 KINDS: dict[str, dict[str, str]] = {
     # the controller's words
-    "controller_started": {"pid": "its process", "took_over": "whether the run was going on without one"},
+    "controller_started": {
+        "pid": "its process",
+        "took_over": "whether the run was going on without one",
+        "chaos": "whether it makes faults on purpose",
+        "quarantined": "node -> why it is not used, of those that it knows from the ledger",
+    },
     "node_joined": {"node": "name", "rack": "where it stands, if known"},
     "node_lost": {"node": "name", "why": "one line"},
     "incarnation_started": {
@@ -29,6 +34,9 @@ KINDS: dict[str, dict[str, str]] = {
         "missing": "workers that the spec asks for and this world has not",
         "restore": "the step to go on from; -1 for what is on disk",
         "reason": "why the one before ended; empty at first",
+        "fruitless": "worker, node -> incarnations in a row before this one that such a failure ended "
+        "before a step was done",
+        "aside": "node -> why it is to be checked before it is used again",
     },
     "fault": {
         "cause": "one line, e.g. worker 1 killed by SIGKILL",
@@ -53,6 +61,7 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "corrupted": {"node": "where weights went wrong", "rank": "whose", "why": "one line"},
     "quarantined": {"node": "that is not used again", "why": "one line"},
+    "readmitted": {"node": "of which all is forgotten that was held against it", "why": "one line"},
     "refused": {"peer": "that came without the token", "why": "one line"},
     "chaos": {"fault": "what was done on purpose"},
     "gave_up": {"why": "the run cannot go on"},

@@ -8,11 +8,12 @@ changed or removed: triggers refuse it. What the events mean is not known here.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -24,13 +25,16 @@ from colossi.ledger.events import KINDS, Event
 
 APPLICATION = 0x636F6C6F  # "colo", in SQLite's header field for the kind of file (PRAGMA application_id)
 VERSION = 1  # of the table below
-PATIENCE = 30.0  # [s] a writer waits for another one's transaction; an append takes well under 1 ms
+PATIENCE = 120.0  # [s] for others' transactions. An append takes well under 1 ms, and many fsyncs of a
+# busy disk where several machines share the ledger, which then has an older journal than WAL.
+ROUND = 0.1  # [s] of SQLite's own waiting: it looks again after 1 ms at first, and ever more seldom. Where
+# others append without a pause, who looks every 0.1 s waits for 10 s; so it begins anew.
 PAGE = 1000  # events read per query: a long read must not pin the WAL
 
 # NORMAL, not FULL: in WAL mode it costs no fsync per commit, the file cannot be corrupted, and a killed
 # process loses nothing, as the kernel has the pages. A power cut may lose the last few events, never
 # leave half of one; a checkpoint proves itself by its own marker, not by the ledger.
-PRAGMAS = ("PRAGMA synchronous = NORMAL", f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+PRAGMAS = (f"PRAGMA busy_timeout = {ROUND * 1000:.0f}", "PRAGMA synchronous = NORMAL")
 
 METADATA = sa.MetaData()
 EVENTS = sa.Table(
@@ -54,6 +58,9 @@ REFUSALS = {
 }
 
 
+Done = TypeVar("Done")
+
+
 class Ledger:
     """Append events, read them in order. Open one in each process; threads may share it."""
 
@@ -68,8 +75,8 @@ class Ledger:
         ledger = cls(
             engine, engine.url.render_as_string(hide_password=True) if _is_url(where) else str(where)
         )
-        with ledger._refused_as_not_a_ledger(), ledger._engine.connect() as connection:
-            _prepare(connection, ledger.where)
+        with ledger._refused_as_not_a_ledger():
+            ledger._in_turn(lambda connection: _prepare(connection, ledger.where))
         return ledger
 
     @classmethod
@@ -87,9 +94,14 @@ class Ledger:
         if not events:
             return
         rows = [_row(event) for event in events]
-        try:
-            with self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> None:
+            # IMMEDIATE: a transaction that reads first and then wants to write may be refused at once.
+            with connection.execution_options(begin="BEGIN IMMEDIATE").begin():
                 connection.execute(INSERT, rows)
+
+        try:
+            self._in_turn(write)
         except SQLAlchemyError as error:
             raise WorkFailed(
                 f"{self.where}: cannot write to the ledger: {_cause(error)}",
@@ -104,15 +116,11 @@ class Ledger:
 
     def newest(self) -> int:
         """The highest id so far; 0 for a new ledger."""
-        with self._damage_is_ours(), self._engine.connect() as connection:
-            highest: int | None = connection.scalar(sa.select(sa.func.max(EVENTS.c.id)))
-        return highest or 0
+        return self._highest(EVENTS.c.id)
 
     def next_incarnation(self) -> int:
         """One more than the highest so far; 1 for a new ledger."""
-        with self._damage_is_ours(), self._engine.connect() as connection:
-            highest: int | None = connection.scalar(sa.select(sa.func.max(EVENTS.c.incarnation)))
-        return (highest or 0) + 1
+        return self._highest(EVENTS.c.incarnation) + 1
 
     def close(self) -> None:
         self._engine.dispose()
@@ -129,8 +137,26 @@ class Ledger:
         query = sa.select(EVENTS).where(EVENTS.c.id > after).order_by(EVENTS.c.id).limit(PAGE)
         if kind is not None:
             query = query.where(EVENTS.c.kind == kind)
-        with self._damage_is_ours(), self._engine.connect() as connection:
-            return [(row.id, _event(row)) for row in connection.execute(query)]
+        with self._damage_is_ours():
+            rows = self._in_turn(lambda connection: connection.execute(query).all())
+            return [(row.id, _event(row)) for row in rows]
+
+    def _highest(self, column: sa.Column[int]) -> int:
+        """0 for a new ledger."""
+        query = sa.select(sa.func.max(column))
+        with self._damage_is_ours():
+            return self._in_turn(lambda connection: connection.scalar(query)) or 0
+
+    def _in_turn(self, work: Callable[[sa.Connection], Done]) -> Done:
+        """When others' transactions let us; it may be done again, as a transaction is whole or not at all."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    return work(connection)
+            except sa.exc.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
 
     @contextmanager
     def _damage_is_ours(self) -> Iterator[None]:
@@ -171,6 +197,14 @@ def _cause(error: Exception) -> str:
     """The database's own words, without SQLAlchemy's around them, in one line."""
     words = str(error.orig) if isinstance(error, sa.exc.DBAPIError) and error.orig else str(error)
     return " ".join(words.split())
+
+
+def _is_busy(error: sa.exc.OperationalError) -> bool:
+    """Whether SQLite refused only because of somebody else's transaction, of whatever kind of BUSY."""
+    return (
+        isinstance(error.orig, sqlite3.OperationalError)
+        and error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    )
 
 
 def _is_url(where: str | Path) -> bool:

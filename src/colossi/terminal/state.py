@@ -133,9 +133,15 @@ def sentence(event: Event) -> str:
             words = f"started with {workers} worker{'' if workers == '1' else 's'}"
             return words if event.incarnation <= 1 else f"incarnation {event.incarnation} {words}"
         case "controller_started":
-            return "a new controller took over" if event.data.get("took_over") else ""
+            took_over = "a new controller took over" if event.data.get("took_over") else ""
+            quarantined = event.data.get("quarantined")
+            out = ", ".join(quarantined) if isinstance(quarantined, Mapping) else ""
+            still = f"still quarantined: {out} (--readmit NODE uses it again)" if out else ""
+            return "; ".join(filter(None, (took_over, still)))
         case "fault":
             return _at(event.text("cause"), event.step)
+        case "readmitted":
+            return f"{node} is no longer quarantined: {why}"
         case "promoted" | "quarantined":
             return f"{node} {event.kind}: {why}"
         case "shrunk" | "grown" | "waiting":
