@@ -284,6 +284,7 @@ def trace_command(
     from colossi.spec.ranks import chosen_ranks
     from colossi.spec.trainable import check_traceable
     from colossi.terminal import step
+    from colossi.terminal.durations import durations
     from colossi.terminal.perfetto import save
     from colossi.terminal.progress import Progress
 
@@ -298,7 +299,7 @@ def trace_command(
         traces = trace_ranks(spec, chosen, progress)
     if perfetto is not None:
         try:
-            save(traces, perfetto)
+            save(traces, perfetto, durations(spec))
         except OSError as error:
             raise BadInput(
                 f"{perfetto}: cannot be written: {error.strerror}", "give a file in a folder"

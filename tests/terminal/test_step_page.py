@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from colossi.spec import Spec
-from colossi.terminal.perfetto import duration, save
+from colossi.terminal.perfetto import save
 from colossi.terminal.step import describe, render
 from colossi.train.account import Collective, Event, Op, Trace
 
@@ -70,9 +70,3 @@ def test_perfetto_has_two_tracks_and_the_memory(tmp_path: Path) -> None:
     ]
     assert [event["args"]["bytes"] for event in events if event["ph"] == "C"] == [1000, 1100, 900, 900, 800]
     assert {event["pid"] for event in events} == {1}
-
-
-def test_a_bar_is_as_long_as_the_slower_of_its_flops_and_its_bytes() -> None:
-    assert duration(Op("", "matrices", 989 * 10**12, 1, 1, 0)) == 1.0
-    assert duration(Op("", "other", 0, 3 * 10**12, 35 * 10**10, 0)) == 1.0
-    assert duration(Collective("send", "pipeline", 2, 45 * 10**10, 0)) == 1.0

@@ -39,6 +39,12 @@ def products(case: Case, e: Efficiency, share: Number = 1.0) -> Products:
     return Products(case.machine, e, peak * share, np.where(eight, 1.0, numbers), numbers)
 
 
+def grouped_products(case: Case, e: Efficiency, rows: Number) -> Products:
+    """The same of products launched as one, `rows` rows of a group each."""
+    eight = np.where(case.training.eight_bit > 0, e.grouped_8bit, 1.0)
+    return products(case, e, eight * e.product_grouped * rows / (rows + e.grouped_rows))
+
+
 def tokens(case: Case) -> Number:
     """N: of a micro-batch, on the ranks of a tensor-parallel group."""
     return case.layout.micro_batch * case.training.sequence / case.layout.context
@@ -154,8 +160,7 @@ def experts_times(case: Case, e: Efficiency) -> Times:
     rows = copies * layout.expert_tensor * training.imbalance
     groups = model.experts / layout.expert
     width = model.expert_ffn / layout.expert_tensor
-    eight = np.where(training.eight_bit > 0, e.grouped_8bit, 1.0)
-    run = products(case, e, eight * e.product_grouped * (rows / groups) / (rows / groups + e.grouped_rows))
+    run = grouped_products(case, e, rows / groups)
     up = run.both(rows / groups, (1 + model.gated) * width, model.hidden, groups)
     down = run.both(rows / groups, model.hidden, width, groups)
     around = elementwise(

@@ -92,12 +92,18 @@ def expert_data(case: Case) -> Number:
     return case.machine.gpus / (case.layout.pipeline * case.layout.expert * case.layout.expert_tensor)
 
 
+def expert_shard(case: Case) -> Number:
+    """Ranks over which the weights of the same experts are sharded."""
+    layout = case.layout
+    per_expert = layout.expert * layout.expert_tensor / (layout.tensor * layout.context)
+    return np.maximum(layout.shard / np.maximum(per_expert, 1.0), 1.0)
+
+
 def held(case: Case) -> tuple[Number, Number, Number]:
     """Numbers of weights, gradients and optimizer that a rank keeps."""
     p, layout = parameters(case), case.layout
     dense = p.dense + p.table
-    per_expert = layout.expert * layout.expert_tensor / (layout.tensor * layout.context)
-    shard_experts = np.maximum(layout.shard / np.maximum(per_expert, 1.0), 1.0)
+    shard_experts = expert_shard(case)
     weights = dense / layout.shard + p.experts / shard_experts
     whole = np.where(layout.keep_gathered > 0, dense + p.experts, weights)
     gradients = np.where(layout.gather_once > 0, dense + p.experts, weights)

@@ -19,7 +19,7 @@ from colossi.plan.collectives import gather, reduce, send
 from colossi.plan.efficiency import Efficiency
 from colossi.plan.kernels import moved
 from colossi.plan.layer import Times, head_times, layer_times, tokens
-from colossi.plan.memory import ends_are_layers, expert_data, held, layers_of_stage, parameters
+from colossi.plan.memory import ends_are_layers, expert_data, expert_shard, held, layers_of_stage, parameters
 
 # Shares of a computation under which messages can travel: at its ends nothing is there to send yet, or
 # nothing is left to compute. Chosen so, not fitted.
@@ -164,12 +164,18 @@ def gradient_exchange(case: Case, e: Efficiency, forward: Number, backward: Numb
 def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> Number:
     """Weights gathered layer by layer and gradients scattered, each micro-batch (ZeRO-3), as far as seen."""
     layout, machine, p = case.layout, case.machine, parameters(case)
-    numbers = (p.dense + p.experts) / layers / layout.gathers
-    weights = case.training.number_bytes * numbers
-    there = layout.gathers * gather(weights, layout.shard, layout.tensor * 1.0, machine, e)
-    sums = layout.gathers * gather(
-        case.training.gradient_bytes * numbers, layout.shard, layout.tensor * 1.0, machine, e
-    )
+    numbers = (p.dense + p.experts) / layers
+
+    def over_shards(bytes_: Number) -> Number:
+        """Of a layer's numbers; those of experts, so many bytes each, among the ranks that have the same."""
+        each = bytes_ / layers / layout.gathers
+        dense = gather(each * p.dense, layout.shard, layout.tensor * 1.0, machine, e)
+        stride = layout.expert * layout.expert_tensor * 1.0
+        experts = gather(each * p.experts, expert_shard(case), stride, machine, e)
+        return layout.gathers * (dense + np.where(p.experts > 0, experts, 0.0))
+
+    there = over_shards(case.training.number_bytes)
+    sums = over_shards(case.training.gradient_bytes)
     again = np.where(layout.keep_gathered > 0, 0.0, there)
     forward, backward = one.forward, one.backward + layout.recompute * one.forward
     seen = np.maximum(there - forward, e.data_exposed * there) + np.maximum(

@@ -2,8 +2,8 @@
 A trace as a file for Perfetto (https://ui.perfetto.dev) or Chrome: a process for each rank, with a track of
 what it computes, one of what it exchanges, and its memory.
 
-How long something takes is one function's guess. Everything stands in the order in which it was begun,
-nothing beside anything else: what would overlap in a true run is not known here.
+How long something takes its caller knows (durations.py has the planner's answer). Everything stands in the
+order in which it was begun, nothing beside anything else: what would overlap in a true run is not known here.
 """
 
 import json
@@ -14,24 +14,10 @@ from typing import Any
 from colossi.files import write_whole
 from colossi.train.account import Event, Op, Trace
 
-# An H100 SXM by its data sheet: dense bfloat16, memory, NVLink in one direction. They are never reached, so
-# bars are lower bounds: good for seeing what is large.
-FLOPS_PER_SECOND = 989e12
-MEMORY_BYTES_PER_SECOND = 3.35e12
-LINK_BYTES_PER_SECOND = 450e9
-
 COMPUTE, COMMUNICATION = 0, 1  # numbers of the tracks
 
 
-def duration(event: Event) -> float:
-    """Seconds that an event takes: the larger of its FLOPs and its bytes over the rates above [s]."""
-    if isinstance(event, Op):
-        moved = (event.read + event.written) / MEMORY_BYTES_PER_SECOND
-        return max(event.flops / FLOPS_PER_SECOND, moved)
-    return event.nbytes / LINK_BYTES_PER_SECOND
-
-
-def save(traces: list[Trace], path: Path, seconds: Callable[[Event], float] = duration) -> None:
+def save(traces: list[Trace], path: Path, seconds: Callable[[Event], float]) -> None:
     """Write the file in Chrome's trace event format, that Perfetto reads too."""
     events = [entry for trace in traces for entry in _entries(trace, seconds)]
     write_whole(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}))

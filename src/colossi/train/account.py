@@ -22,6 +22,7 @@ class Op:
     read: int  # [B]
     written: int  # [B]
     live: int  # memory after it [B]
+    sides: tuple[int, int, int, int] | None = None  # of products: rows, columns, inner, how many such at once
 
 
 @dataclass(frozen=True, slots=True)

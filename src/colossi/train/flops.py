@@ -80,6 +80,11 @@ FORMULAS: dict[Any, tuple[str, Callable[..., int]]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: ("attention", _sdpa),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: ("attention", _sdpa_backward),
 }
+# Going back the first argument is the gradient, the next are the query and the key.
+GOING_BACK = {
+    torch.ops.colossi.softcap_attention_backward: 1,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: 1,
+}
 assert matrix and softcap  # they define the operators named above
 
 
@@ -92,6 +97,27 @@ def flops_of(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[str, int]:
     if packet in flop_registry:
         return "matrices", flop_registry[packet](*args, **kwargs, out_val=out)
     return "other", 0
+
+
+def sides_of(func: Any, args: Any, out: Any, kind: str, flops: int) -> tuple[int, int, int, int] | None:
+    """Rows, columns and inner dimension of an operation's products, and how many such there are.
+
+    Of a grouped product a group's rows on average; of attention [queries, size] by [size, keys], for each
+    sequence and head.
+    """
+    if not flops:
+        return None
+    if kind == "attention":
+        q, k = [x for x in args if isinstance(x, Tensor)][GOING_BACK.get(func._overloadpacket, 0) :][:2]
+        return q.shape[2], k.shape[2], q.shape[3], q.shape[0] * q.shape[1]
+    y = next(tensors_in(out))
+    groups, rows, columns = 1, y.numel() // y.shape[-1], y.shape[-1]
+    if kind == "experts":
+        groups = args[2].numel()
+        rows = y.shape[-2] if y.dim() == 3 else max(rows // groups, 1)
+    elif y.dim() == 3 and func._overloadpacket in (aten.bmm, aten.baddbmm):
+        groups, rows = y.shape[0], y.shape[1]
+    return rows, columns, max(flops // (2 * groups * rows * columns), 1), groups
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

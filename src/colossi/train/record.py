@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from colossi.train.account import Collective, Event, Op
-from colossi.train.flops import bytes_of, flops_of, tensors_in
+from colossi.train.flops import bytes_of, flops_of, sides_of, tensors_in
 
 # Collectives by the operators' names.
 COLLECTIVES = {
@@ -152,7 +152,8 @@ class Recorder(TorchDispatchMode):
             fresh = [x for x in outputs if not any(x is each for each in written)]
             if written or fresh:
                 bytes_ = bytes_of(inputs), bytes_of(written + fresh)
-                self.events.append(Op(name, self.kind or kind, flops, *bytes_, self.memory.live))
+                sides = sides_of(func, args, out, kind, flops)
+                self.events.append(Op(name, self.kind or kind, flops, *bytes_, self.memory.live, sides))
         return out
 
     def _collective(self, kind: str, args: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Collective:
@@ -166,8 +167,10 @@ def _moves(func: Any) -> bool:
     """Whether an operation reads or writes numbers; views and fresh memory do not."""
     if "empty" in func.name():
         return False
+    if not func._schema.returns:  # a fused optimizer step: what it does is in its arguments
+        return any(x.alias_info is not None and x.alias_info.is_write for x in func._schema.arguments)
     returns = [each.alias_info for each in func._schema.returns]
-    return bool(returns) and not any(info is not None and not info.is_write for info in returns)
+    return not any(info is not None and not info.is_write for info in returns)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
