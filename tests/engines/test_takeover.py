@@ -17,7 +17,7 @@ from colossi.control.events import (
     WorkerExited,
 )
 from colossi.engines.chaos import Chaos
-from colossi.engines.takeover import controller_of
+from colossi.engines.takeover import controller_of, plan_of
 from colossi.ledger.events import JSON, Event
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec, read_spec
@@ -51,7 +51,7 @@ def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0) -> N
 
 def adopt(ledger: Ledger, spec: Spec, incarnation: int) -> tuple[Controller, list[Action]]:
     """A controller to which both nodes and a spare have come back."""
-    controller, took_over = controller_of(ledger, spec, Chaos())
+    controller, took_over = controller_of(ledger, plan_of(spec, Chaos()))
     assert took_over
     actions = controller.on(NodeJoined(node="spare"), time.monotonic())
     for node in NODES:

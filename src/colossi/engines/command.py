@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +18,12 @@ from colossi.control import actions, events
 from colossi.control.controller import Controller
 from colossi.control.detector import Heartbeats, Progress, Stragglers
 from colossi.engines.chaos import Chaos, Fault
+from colossi.engines.clock import Clock
 from colossi.engines.line import Line, held
 from colossi.errors import TrainingFailed
 from colossi.files import write_whole
 from colossi.ledger.events import Event
-from colossi.ledger.run import MARKER, Run, complete, step_of
+from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 
 BEAT = frame({"do": "beat"})
@@ -46,6 +46,7 @@ class Command:
     snapshot_every: int = 1  # steps
     host: str = "127.0.0.1"
     chaos: Chaos = field(default_factory=Chaos)
+    clock: Clock = field(default_factory=Clock)
     restart: Callable[[str], None] = lambda node: None  # the engine may bring a lost node back
     agents: dict[str, Line] = field(default_factory=dict)
     took_over: bool = False  # from a controller that was killed
@@ -76,7 +77,7 @@ class Command:
             self.record("controller_started", pid=os.getpid(), took_over=self.took_over)
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
-                self._tick()
+                self.tick()
                 watch()
             for agent in self.agents.values():
                 agent.send(frame({"do": "quit"}))
@@ -105,19 +106,20 @@ class Command:
 
     def hear(self, event: events.Event) -> None:
         """Tell the controller, and do what it wants."""
-        for action in self.controller.on(event, time.monotonic()):
+        for action in self.controller.on(event, self.clock.now()):
             self._do(action)
 
     def record(self, kind: str, step: int | None = None, **data: Any) -> None:
         """Into the ledger."""
         self.ledger.append(
-            Event(time=time.time(), kind=kind, incarnation=self.incarnation, step=step, data=data)
+            Event(time=self.clock.date(), kind=kind, incarnation=self.incarnation, step=step, data=data)
         )
 
     # --- time ---------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        now = time.monotonic()
+    def tick(self) -> None:
+        """Who has gone silent, and what is due; ten times a second."""
+        now = self.clock.now()
         for node in self._heartbeats.overdue(now):
             if agent := self.agents.get(node):
                 agent.close()
@@ -150,7 +152,7 @@ class Command:
             old.close()
             self.hear(events.NodeLost(node=agent.node, why="came back over a new connection"))
         self.agents[agent.node] = agent
-        self._heartbeats.beat(agent.node, time.monotonic())
+        self._heartbeats.beat(agent.node, self.clock.now())
         self.record("node_joined", node=agent.node, rack=agent.rack)
         self.hear(
             events.NodeJoined(
@@ -175,7 +177,7 @@ class Command:
 
     def heard(self, agent: Line, message: Message) -> None:
         """One message of an agent that is admitted."""
-        now, kind, node = time.monotonic(), message["say"], agent.node
+        now, kind, node = self.clock.now(), message["say"], agent.node
         self._heartbeats.beat(node, now)
         if kind == "beat":
             agent.send(BEAT)
@@ -197,14 +199,14 @@ class Command:
         incarnation, step = self.incarnation, message.get("step", self.step)
         if kind == "step":
             self.step = step
-            self._progress.step(time.monotonic())
+            self._progress.step(self.clock.now())
             if step == self.controller.run.plan.steps:
                 self._progress.pause()  # the last checkpoint takes what it takes
             self.hear(events.StepDone(incarnation=incarnation, step=step))
             self._look_for_stragglers(message["busy"])
             self._make_faults(self.chaos.due(step))
         elif kind == "checkpoint":
-            self._progress.other(time.monotonic())
+            self._progress.other(self.clock.now())
             self.hear(
                 events.CheckpointDone(
                     incarnation=incarnation, step=step, seconds=message["seconds"], why=message["why"]
@@ -233,7 +235,7 @@ class Command:
         if key not in self._gathering:
             self._gathering[key] = {}
             incarnation = self.incarnation
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._gathered, key, incarnation)
+            self.clock.later(GATHER_SECONDS, self._gathered, key, incarnation)
         self._gathering[key][rank] = fingerprint
         if len(self._gathering[key]) == len(self.places) * self.per_node:
             self._gathered(key, self.incarnation)
@@ -305,10 +307,8 @@ class Command:
 
     def _distrust(self, action: actions.Distrust) -> None:
         """Checkpoints of state in doubt lose their markers, and so are none."""
-        for folder in complete(self.run.checkpoints):
-            if step_of(folder) > action.step:
-                (folder / MARKER).unlink(missing_ok=True)
-                self.record("checkpoint_damaged", None, folder=folder.name, why=action.why)
+        for name in self.run.set_aside(action.step):
+            self.record("checkpoint_damaged", None, folder=name, why=action.why)
 
     def _start(self, start: actions.Start) -> None:
         ranks = len(start.nodes) * self.per_node
@@ -327,7 +327,7 @@ class Command:
             reason=self._reasons[0] if self._reasons else "",
         )
         self._reasons, self._gathering = [], {}
-        self._progress.restart(time.monotonic())
+        self._progress.restart(self.clock.now())
         self._stragglers.restart()
         store = self.agents[start.nodes[0]].store if start.nodes[0] in self.agents else ""
         fetch: dict[int, dict[str, str]] = {}

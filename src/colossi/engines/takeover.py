@@ -1,6 +1,5 @@
 """Command of a run, from its ledger: a new controller, or one in the place of another that was killed."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -10,6 +9,7 @@ from colossi.control.controller import Controller
 from colossi.control.events import CorruptionSuspected
 from colossi.control.plan import Plan
 from colossi.engines.chaos import Chaos
+from colossi.engines.clock import Clock
 from colossi.engines.command import Command
 from colossi.ledger.events import Event
 from colossi.ledger.run import Run
@@ -28,32 +28,54 @@ def command_of(
 ) -> tuple[Command, bool]:
     """What serves the agents of a run, heard on `host`; and whether it takes over from another."""
     chaos = chaos or Chaos()
-    controller, took_over = controller_of(ledger, spec, chaos, agents_live)
-    command = Command(
+    command = commanding(
         run,
         ledger,
-        controller,
-        per_node=spec.cluster.workers_per_node,
-        copy_ranks=spec.layout.copy_ranks,
+        plan_of(spec, chaos),
+        spec.layout.copy_ranks,
         snapshot_every=spec.checkpoint.snapshot_every,
         host=host,
         chaos=chaos,
+        agents_live=agents_live,
+    )
+    return command, command.took_over
+
+
+def commanding(
+    run: Run,
+    ledger: Ledger,
+    plan: Plan,
+    copy_ranks: int,
+    *,
+    snapshot_every: int = 1,
+    host: str = "127.0.0.1",
+    chaos: Chaos | None = None,
+    agents_live: bool = True,
+    clock: Clock | None = None,
+) -> Command:
+    """The same for a plan, on any clock."""
+    clock = clock or Clock()
+    controller, took_over = controller_of(ledger, plan, agents_live, clock)
+    return Command(
+        run,
+        ledger,
+        controller,
+        per_node=plan.per_node,
+        copy_ranks=copy_ranks,
+        snapshot_every=snapshot_every,
+        host=host,
+        chaos=chaos or Chaos(),
+        clock=clock,
         took_over=took_over,
         incarnation=ledger.next_incarnation() - 1,
         places=tuple(controller.run.world.nodes) if took_over else (),
     )
-    return command, took_over
 
 
-def controller_of(
-    ledger: Ledger, spec: Spec, chaos: Chaos, agents_live: bool = True
-) -> tuple[Controller, bool]:
-    """The controller of a run: a new one, or one that takes over where another was killed.
-
-    Where it is certain that no agent lives any more, there is nothing to take over.
-    """
+def plan_of(spec: Spec, chaos: Chaos) -> Plan:
+    """What the run of a spec asks of its nodes."""
     assert spec.training is not None and spec.layout.replicate is not None
-    plan = Plan(
+    return Plan(
         places=spec.cluster.nodes,
         per_node=spec.cluster.workers_per_node,
         copy=spec.layout.copy_ranks,
@@ -62,6 +84,16 @@ def controller_of(
         steps=spec.training.total_steps,
         strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
     )
+
+
+def controller_of(
+    ledger: Ledger, plan: Plan, agents_live: bool = True, clock: Clock | None = None
+) -> tuple[Controller, bool]:
+    """The controller of a run: a new one, or one that takes over where another was killed.
+
+    Where it is certain that no agent lives any more, there is nothing to take over.
+    """
+    clock = clock or Clock()
     history = [event for _, event in ledger.events()]
     ends = [e.incarnation for e in history if e.kind in ("finished", "stopped", "gave_up")]
     started = [e for e in history if e.kind == "incarnation_started"]
@@ -75,7 +107,7 @@ def controller_of(
             nodes=_nodes(last),
             replicate=last.whole("replicate") or plan.replicate,
             quarantined=[e.text("node") for e in history if e.kind == "quarantined"],
-            strikes=strikes_of(history, time.monotonic() - time.time()),
+            strikes=strikes_of(history, clock.now() - clock.date()),
             corruptions=Counter(e.text("node") for e in history if e.kind == "corrupted"),
             step=max(done, default=0),
             restored=int(last.number("restore") or 0),
