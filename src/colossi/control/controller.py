@@ -59,20 +59,21 @@ class Controller:
         corruptions: Mapping[str, int] | None = None,
         step: int = 0,
         restored: int = DISK,
+        saved: int = 0,
         before: Iterable[tuple[int, int]] = (),
         suspicion: CorruptionSuspected | None = None,
     ) -> "Controller":
         """In the place of one that was killed while this incarnation ran on these nodes, by place.
 
-        `step` is the newest that this incarnation did, `restored` the one that it began from; `before` says
-        from which ones those before it did (number, step), oldest first: snapshots that are older than the
+        `step` is the newest that this incarnation did, `restored` the one that it began from, `saved` the
+        newest that is on the disk; `before` says from which ones those before it did (number, step), oldest first: snapshots that are older than the
         incarnation before the first of these do not count. `suspicion` is the last one that was heard;
         `strikes` and `corruptions` say when nodes failed, and how often their results were wrong. It waits
         for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
         """
         self = cls(plan, incarnation + 1)
         run = self.run
-        run.phase, run.newest = "adopting", max(step, restored, 0)
+        run.phase, run.newest, run.saved = "adopting", max(step, restored, 0), saved
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs = dict.fromkeys(nodes, incarnation)
         for node in quarantined:
@@ -85,6 +86,8 @@ class Controller:
             run.memory.begin(number, began, run.world)
         if suspicion and (suspicion.incarnation == incarnation or suspicion.step >= step):
             run.suspicion = Suspicion.of(suspicion, run.ranks)
+            if saved > run.suspicion.trusted:
+                run.saved = 0  # there may be an older one
         return self
 
     @property
@@ -154,14 +157,15 @@ class Controller:
     def _joined(self, event: NodeJoined, now: float) -> list[Action]:
         run, node = self.run, event.node
         known = node in run.fleet.racks
+        if known:  # the connection before this one broke, and with it went what the node had said
+            again = self._lost(NodeLost(node=node, why="came back over a new connection"), now)
+            return again + self._joined(event, now)
         run.highest = max(run.highest, event.incarnation, *(snapshot.incarnation for snapshot in event.held))
         run.fleet.connect(node, event.rack)
         if run.live and node in run.world:
             if event.incarnation != run.incarnation:
                 return run.fail(f"the agent of {node} has begun anew, and its workers are gone", "node", now)
-            if run.phase == "adopting" and not known:
-                return self._adopted(now)
-            return []  # over a new connection
+            return self._adopted(now)
         left = max(event.incarnation, run.fleet.runs.get(node, 0))
         if left:  # it has not heard of the Stop, or comes back from a partition
             run.fleet.runs[node] = left

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from colossi.engines.worker import Worker, in_words
 BEAT_SECONDS = 1.0  # to the controller
 SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
 STOP_SECONDS = 1.0  # a worker that was told to stop is killed after these
-CUT_OFF_SECONDS = 4.0  # without a word over a connection that still stands
+CUT_OFF_SECONDS = 3.5  # since the newest beat that was answered was sent: with STOP_SECONDS less than the
+# controller waits (SILENT_NODE_SECONDS), which heard that beat after it was sent
 PATIENCE_SECONDS = 60.0  # for a new controller, after the old one's connection ended
 
 
@@ -59,7 +61,9 @@ class Agent:
         self.happened: queue.Queue[tuple[str, Any, Any]] = queue.Queue()
         self.controller: Channel | None = None
         self.unsent: list[Message] = []
-        self.heard = self.lost_at = time.monotonic()
+        self.heard = self.lost_at = time.monotonic()  # heard: when the newest answered beat was sent
+        self.asked: deque[tuple[Channel, float]] = deque()  # beats without an answer
+        self.leaving = False  # cut off: the connection is closed when nothing runs any more
         self.workers: dict[int, Worker] = {}
         self.incarnation = 0
         self.stopping: tuple[int, float] | None = None  # incarnation, deadline
@@ -109,15 +113,25 @@ class Agent:
 
     def _beat(self) -> None:
         while True:
+            if (controller := self.controller) is not None:
+                self.asked.append((controller, time.monotonic()))
             self._tell({"say": "beat"})
             time.sleep(BEAT_SECONDS)
+
+    def _answered(self, channel: Channel) -> None:
+        """The controller lived when it heard our oldest beat that it had not answered yet."""
+        while self.asked:
+            over, sent = self.asked.popleft()
+            if over is channel:
+                self.heard = sent
+                return
 
     def _hello(self) -> Message:
         return {
             "node": self.node,
             "rack": self.place.rack,
             "pid": os.getpid(),
-            "incarnation": self.incarnation,
+            "incarnation": self.incarnation if self._busy() else 0,
             "held": self.memory.held(),
             "store": free_address(self.place.host),
             "data": self.peers.address,
@@ -143,7 +157,7 @@ class Agent:
         if channel is not self.controller:
             return True
         if message is None:
-            self.controller, self.lost_at = None, time.monotonic()
+            self.controller, self.lost_at, self.leaving = None, time.monotonic(), False
             return True
         kind = message["do"]
         if kind == "start":
@@ -175,9 +189,8 @@ class Agent:
         now = time.monotonic()
         if self.controller is None and self.warm:  # before that we are of no use
             self._connect()
-        elif self.controller is not None and now - self.heard > CUT_OFF_SECONDS:
-            self.controller.close()  # it may live, and have replaced us
-            self.controller, self.lost_at = None, now
+        elif self.controller is not None and not self.leaving and now - self.heard > CUT_OFF_SECONDS:
+            self.leaving = True  # it may live, and will replace us
             self._stop(self.incarnation)
         for worker in self.workers.values():
             silent = now - worker.heard if worker.heard is not None else 0.0
@@ -226,7 +239,7 @@ class Agent:
         for local_rank, rank in enumerate(ranks):
             worker = idle.get(rank) or self._fork()
             worker.rank = worker.was = rank
-            sources, files = sources_of(order, rank, self.memory, self.token)
+            sources, files = sources_of(order, rank, self.memory, self.token, self.peers.address)
             worker.channel.send(
                 {
                     "do": "start",
@@ -261,7 +274,7 @@ class Agent:
     def _finish_stopping(self, now: float) -> None:
         assert self.stopping is not None
         incarnation, deadline = self.stopping
-        busy = [worker for worker in self.workers.values() if worker.rank is not None]
+        busy = self._busy()
         if busy and now > deadline:
             for worker in busy:
                 worker.kill()
@@ -275,6 +288,13 @@ class Agent:
                     "store": free_address(self.place.host),
                 }
             )
+            if self.leaving and self.controller is not None:
+                self.controller.close()
+                self.controller, self.lost_at, self.leaving = None, now, False
+
+    def _busy(self) -> list[Worker]:
+        """Those that run."""
+        return [worker for worker in list(self.workers.values()) if worker.rank is not None]
 
     def _kill_all(self) -> None:
         for worker in self.workers.values():
@@ -292,8 +312,8 @@ class Agent:
             except (OSError, ValueError):
                 message = None
             # Here, not when it is handled: fetching a snapshot may keep the handling thread for seconds.
-            if kind == "controller":
-                self.heard = time.monotonic()
+            if kind == "controller" and message is not None and message["do"] == "beat":
+                self._answered(channel)
             elif kind == "worker":
                 who.heard = time.monotonic()
             self.happened.put((kind, who, message))

@@ -58,10 +58,14 @@ class Command:
     _progress: Progress = field(default_factory=Progress)
     _stragglers: Stragglers = field(default_factory=Stragglers)
     _gathering: dict[tuple[str, int], dict[int, tuple[int, int]]] = field(default_factory=dict)
-    _last_fault: float = 0.0
+    _saving: bool = False  # the workers were asked to save and end
     _token: bytes = b""
     _reasons: list[str] = field(default_factory=list)
     _lines: set[Line] = field(default_factory=set)  # to agents, and to who has yet to prove to be one
+
+    def __post_init__(self) -> None:
+        if self.took_over:
+            self._progress.restart(self.clock.now())  # workers that may hang, as any others
 
     async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
         """Until the run is finished, stopped or given up; `watch` is called ten times a second."""
@@ -122,6 +126,8 @@ class Command:
         now = self.clock.now()
         for node in self._heartbeats.overdue(now):
             if agent := self.agents.get(node):
+                # It may only be slow: then these are the last words that it finds.
+                agent.send(frame({"do": "stop", "incarnation": self.incarnation}))
                 agent.close()
                 self._lost(agent, f"silent for {SILENT_NODE_SECONDS:g} s", SILENT_NODE_SECONDS)
         if stuck := self._progress.overdue(now):
@@ -150,7 +156,7 @@ class Command:
         """An agent has come, or has come back."""
         if old := self.agents.pop(agent.node, None):  # its line broke, and it was back before we noticed
             old.close()
-            self.hear(events.NodeLost(node=agent.node, why="came back over a new connection"))
+            self._note_loss(agent.node, "came back over a new connection", 0.0)
         self.agents[agent.node] = agent
         self._heartbeats.beat(agent.node, self.clock.now())
         self.record("node_joined", node=agent.node, rack=agent.rack)
@@ -168,12 +174,15 @@ class Command:
     def _lost(self, agent: Line, why: str, seconds: float) -> None:
         del self.agents[agent.node]
         self._heartbeats.forget(agent.node)
-        self.record("node_lost", self.step, node=agent.node, why=why)
-        if agent.node in self.places:
-            self._fault(f"{agent.node} lost: {why}", agent.node, None, seconds)
+        self._note_loss(agent.node, why, seconds)
         self.hear(events.NodeLost(node=agent.node, why=why))
         if self.ended is None:
             self.restart(agent.node)
+
+    def _note_loss(self, node: str, why: str, seconds: float) -> None:
+        self.record("node_lost", self.step, node=node, why=why)
+        if node in self.places:
+            self._fault(f"{node} lost: {why}", node, None, seconds)
 
     def heard(self, agent: Line, message: Message) -> None:
         """One message of an agent that is admitted."""
@@ -200,8 +209,8 @@ class Command:
         if kind == "step":
             self.step = step
             self._progress.step(self.clock.now())
-            if step == self.controller.run.plan.steps:
-                self._progress.pause()  # the last checkpoint takes what it takes
+            if self._saving or step == self.controller.run.plan.steps:
+                self._progress.linger(self.clock.now())
             self.hear(events.StepDone(incarnation=incarnation, step=step))
             self._look_for_stragglers(message["busy"])
             self._make_faults(self.chaos.due(step))
@@ -279,11 +288,13 @@ class Command:
         if isinstance(action, actions.Start):
             self._start(action)
         elif isinstance(action, actions.Stop):
-            self._progress.pause()
+            if action.incarnation == self.incarnation:  # not of an older one, to a node that was away
+                self._progress.pause()
             self._tell(action.nodes, {"do": "stop", "incarnation": action.incarnation})
         elif isinstance(action, actions.SaveAndStop | actions.Checkpoint):
             if isinstance(action, actions.SaveAndStop):
-                self._progress.pause()
+                self._saving = True
+                self._progress.linger(self.clock.now())
             wish = "checkpoint" if isinstance(action, actions.Checkpoint) else "stop"
             self._tell(self.places, {"do": "wish", "wish": wish})
         elif isinstance(action, actions.Distrust):
@@ -326,7 +337,7 @@ class Command:
             restore=start.restore,
             reason=self._reasons[0] if self._reasons else "",
         )
-        self._reasons, self._gathering = [], {}
+        self._reasons, self._gathering, self._saving = [], {}, False
         self._progress.restart(self.clock.now())
         self._stragglers.restart()
         store = self.agents[start.nodes[0]].store if start.nodes[0] in self.agents else ""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from colossi.control import policy
@@ -12,7 +13,7 @@ from colossi.engines.chaos import Chaos
 from colossi.engines.clock import Clock
 from colossi.engines.command import Command
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run
+from colossi.ledger.run import Run, step_of
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec
 from colossi.spec.layout import LayoutSpec
@@ -110,6 +111,7 @@ def controller_of(
             strikes=strikes_of(history, clock.now() - clock.date()),
             corruptions=Counter(e.text("node") for e in history if e.kind == "corrupted"),
             step=max(done, default=0),
+            saved=saved_of(history),
             restored=int(last.number("restore") or 0),
             before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
             suspicion=suspicion_of(history),
@@ -138,6 +140,17 @@ def strikes_of(history: Sequence[Event], offset: float) -> dict[str, list[float]
         ):
             strikes.setdefault(node, []).append(event.time + offset)
     return strikes
+
+
+def saved_of(history: Sequence[Event]) -> int:
+    """The newest step whose checkpoint is complete, and was not set aside since; 0 for none."""
+    steps: set[int] = set()
+    for event in history:
+        if event.kind == "checkpoint_complete":
+            steps.add(event.step or 0)
+        elif event.kind == "checkpoint_damaged":
+            steps.discard(step_of(Path(event.text("folder"))))
+    return max(steps, default=0)
 
 
 def suspicion_of(history: Sequence[Event]) -> CorruptionSuspected | None:
