@@ -8,6 +8,7 @@ two tries of a step do not pass for one.
 from typing import TYPE_CHECKING
 
 from colossi.channel import Message
+from colossi.ledger.fence import Fence
 from colossi.torture.state import manifest_of, replicate
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ UP_TO = 900.0  # [s] nobody looks at them any longer
 class Gang:
     """Of the nodes that an incarnation began with."""
 
-    def __init__(self, site: "Site", order: Message, nodes: tuple[str, ...], buddies: tuple[str, ...]) -> None:
+    def __init__(
+        self, site: "Site", order: Message, nodes: tuple[str, ...], buddies: tuple[str, ...]
+    ) -> None:
         self.site, self.incarnation, self.nodes, self.buddies = site, order["incarnation"], nodes, buddies
         self.restore, self.ranks = order["restore"], order["ranks"]
         self.here: dict[str, Machine] = {}
@@ -37,6 +40,7 @@ class Gang:
         self.saving: tuple[int, int] | None = None
         self.to_tell: list[Message] = []  # of checkpoints, with the next step
         spans = order["copy_ranks"] > site.plan.per_node
+        self.fence = Fence(site.ledger, self.incarnation)
         self.manifest = manifest_of(order["replicate"] > 1 and not spans)
 
     # --- forming ------------------------------------------------------------------------------------------
@@ -55,8 +59,10 @@ class Gang:
                 self._fail(machine, "timed out: the others did not come")
 
     def restored(self, rank: int, contents: list[int]) -> bool:
-        """A rank has this from memory."""
-        self.contents.update(contents)
+        """A rank has this from memory, right or wrong."""
+        self.contents.update(map(self.site.right, contents))
+        if len(contents) == 1 and contents[0] in self.site.wrong:
+            self.odd[rank] = contents[0]
         return True
 
     @property
@@ -99,10 +105,12 @@ class Gang:
             disk.newest() if self.restore < 0 else (self.restore, checks.one_of(self, self.contents))
         )
         checks.restored(self)
+        if self.restore >= 0:  # compared like any other, at the end of a step
+            self.snapped, self.done = (self.step, self.content), set(self.nodes)
         self.site.tell(f"incarnation {self.incarnation} has its state after step {self.step}")
         self.stepped = self.site.clock.now()
         if self.step >= self.site.plan.steps:
-            self._finish()
+            self._save(True) if self.step not in disk.whole else self._finish()
         else:
             self._next()
 
@@ -124,11 +132,13 @@ class Gang:
         if self.odd and self.snapped is not None:
             self._corrupted()
             return
-        site.checks.works(self, "does a step")
+        if self.fence.replaced():
+            self._fail(self.first, f"incarnation {self.incarnation} has been replaced")
+            return
+        site.checks.works(self)
         self.step += 1
-        self.content = site.new_content()
-        for rank in list(self.odd):
-            self.odd[rank] = site.new_content(wrong=True)
+        self.content = site.new_content(self.incarnation, self.step)
+        self.odd = {rank: site.spoilt(self.content) for rank in self.odd}
         self._go_wrong()
         self.stepped = site.clock.now()
         if self.step % site.snapshot_every == 0:
@@ -158,7 +168,7 @@ class Gang:
             if machine.flips and self.ranks > self.site.copy_ranks:
                 machine.flips -= 1
                 rank = place * self.site.plan.per_node
-                self.odd[rank] = self.site.new_content(wrong=True)
+                self.odd[rank] = self.site.spoilt(self.content)
                 self.site.tell(f"a bit flips in rank {rank} on {node} in step {self.step}")
 
     def _corrupted(self) -> None:
@@ -166,7 +176,6 @@ class Gang:
         assert self.snapped is not None
         step, content = self.snapped
         self.over = True
-        self.site.checks.corrupted(self, step)
         for place, node in enumerate(self.nodes):
             machine = self.here[node]
             for rank in range(place * self.site.plan.per_node, (place + 1) * self.site.plan.per_node):
@@ -211,8 +220,7 @@ class Gang:
         site = self.site
         if self.saving is not None and not final:
             return  # the real one waits for the one before; here the next one is left out
-        wrong = bool(self.odd) or self.content in site.wrong
-        self.saving = (self.step, -self.content if wrong else self.content)
+        self.saving = (self.step, self.content)
         site.record("checkpoint_begun", self.incarnation, self.step)
         site.happens("save")
         site.clock.later(site.draw.uniform(0.05, 2.0), self._saved, self.saving, final)
@@ -226,13 +234,13 @@ class Gang:
             if site.clock.now() - self.stepped < UP_TO:
                 site.clock.later(LOOK_SECONDS, self._saved, saving, final)
             return
-        site.checks.works(self, "completes a checkpoint")
         self.saving = None
         step, content = saving
         full = site.clock.now() < site.full_until and not final
         why = "No space left on device" if full else ""
         if not full:
             site.disk.save(step, content)
+            site.checks.prunes()
         kind = "checkpoint_failed" if full else "checkpoint_complete"
         site.record(kind, self.incarnation, step, **({"why": why} if full else {}))
         self.to_tell.append({"say": "checkpoint", "step": step, "seconds": 1.0, "why": why})
@@ -265,10 +273,16 @@ class Gang:
         """Workers of a node are gone: the others' connections to them are, too."""
         for other in self.here.values():
             if other is not machine and other.gang is self and self.site.draw.random() < 0.5:
-                other.later(PEER_SECONDS + self.site.draw.uniform(0.0, 0.5), self._fail, other, "Connection reset")
+                other.later(
+                    PEER_SECONDS + self.site.draw.uniform(0.0, 0.5), self._fail, other, "Connection reset"
+                )
 
     def _fail(self, machine: "Machine", why: str) -> None:
         for worker in list(machine.workers.values()):
-            if worker.incarnation == self.incarnation and worker.state == "works" and machine.stopping is None:
+            if (
+                worker.incarnation == self.incarnation
+                and worker.state == "works"
+                and machine.stopping is None
+            ):
                 machine.worker_ends(worker.rank, f"RuntimeError: {why}")
                 return

@@ -30,12 +30,12 @@ class ListLedger(Ledger):
             data = json.loads(json.dumps(event.data))
             self._read.append((len(self._read) + 1, replace(event, data=data)))
         return iter(
-            [
-                (number, event)
-                for number, event in self._read
-                if number > after and kind in (None, event.kind)
-            ]
+            [(number, event) for number, event in self._read if number > after and kind in (None, event.kind)]
         )
+
+    def newest(self) -> int:
+        """The highest id so far."""
+        return len(self.list)
 
     def next_incarnation(self) -> int:
         """One more than the highest so far."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from colossi.channel import Message
 from colossi.engines.agent import CUT_OFF_SECONDS, PATIENCE_SECONDS, SILENT_SECONDS, STOP_SECONDS
 from colossi.engines.memory import Memory
+from colossi.engines.sources import of_another_world
 from colossi.torture.state import Manifest, copy_to, take, take_from
 from colossi.torture.wire import Wire
 
@@ -54,6 +55,8 @@ class Machine:
         self.heard = self.lost_at = self.clock.now()
         self.gang: Gang | None = None
         self.verify = 0
+        self.leaving = False
+        self.orphaned = False  # its connection has ended, it does not know why, and its workers go on
 
     @property
     def address(self) -> str:
@@ -119,11 +122,10 @@ class Machine:
             return
         quiet = self.clock.now() - self.heard
         if quiet > CUT_OFF_SECONDS:
-            self.site.tell(f"{self.name} is cut off, and ends its workers")
-            self.line, self.lost_at = None, self.clock.now()
-            line.tell(None)
-            self._stop(self.incarnation)
-            self._come_back()
+            if not self.leaving:
+                self.site.tell(f"{self.name} is cut off, and ends its workers")
+                self.leaving = True
+                self._stop(self.incarnation)
         else:
             self.later(CUT_OFF_SECONDS - quiet + LOOK_SECONDS, self._look_again, line)
 
@@ -162,7 +164,7 @@ class Machine:
         return {
             "node": self.name,
             "rack": self.rack,
-            "incarnation": self.incarnation,
+            "incarnation": self.incarnation if self.workers else 0,
             "held": self.memory.held(),
         }
 
@@ -181,13 +183,15 @@ class Machine:
         """Do as it says."""
         if line is not self.line:
             return
-        self.heard = self.clock.now()
         if message is None:
-            self.line, self.lost_at = None, self.clock.now()
+            self.line, self.lost_at, self.orphaned = None, self.clock.now(), True
+            self.leaving = False
             self._come_back()
             return
         kind = message["do"]
-        if kind == "start":
+        if kind == "beat":
+            self.heard = line.asked.popleft()
+        elif kind == "start":
             self._start(message)
         elif kind == "stop":
             self._stop(message["incarnation"])
@@ -221,12 +225,8 @@ class Machine:
             return True
         assert self.gang is not None
         if order["sources"] is not None:
-            found = [
-                self.memory.get(int(old), step) or self._fetch(address, int(old), step)
-                for old, address in order["sources"].items()
-            ]
-            contents = [take(whole) for whole in found if whole is not None]
-            return len(contents) == len(found) and self.gang.restored(rank, contents)
+            found = of_another_world(order, rank, self.memory, self.address, self._fetch)
+            return len(found) == len(order["sources"]) and self.gang.restored(rank, list(map(take, found)))
         if str(rank) in order["fetch"]:
             whole = self._fetch(order["fetch"][str(rank)], rank, step)
             if whole is not None:
@@ -321,5 +321,7 @@ class Machine:
                 "store": f"{self.name}:0",
             }
         )
-
-
+        if self.leaving and self.line is not None:
+            self.line.tell(None)
+            self.line, self.lost_at, self.leaving = None, self.clock.now(), False
+            self._come_back()

@@ -60,7 +60,8 @@ class Site:
         self.frozen = 0.0  # [s] until when the controller is
         self.full_until = 0.0  # [s] the disk
         self.stormy = True
-        self.wrong: set[int] = set()  # contents
+        self.made: dict[int, tuple[int, int]] = {}  # content -> the incarnation and the step that made it
+        self.wrong: dict[int, int] = {}  # content -> the one that it should have been
         self.on_happening: Callable[[str], None] = lambda what: None
         self._gangs: dict[int, Gang] = {}
         self._contents = self._wires = 0
@@ -152,12 +153,21 @@ class Site:
         self._wires += 1
         return self._wires
 
-    def new_content(self, wrong: bool = False) -> int:
+    def new_content(self, incarnation: int, step: int) -> int:
         """What no state was before."""
         self._contents += 1
-        if wrong:
-            self.wrong.add(self._contents)
+        self.made[self._contents] = (incarnation, step)
         return self._contents
+
+    def spoilt(self, content: int) -> int:
+        """Another one in the place of this."""
+        self._contents += 1
+        self.wrong[self._contents] = content
+        return self._contents
+
+    def right(self, content: int) -> int:
+        """What it should have been."""
+        return self.wrong.get(content, content)
 
     def fingerprint(self, step: int, content: int) -> tuple[int, int]:
         """Of the gradient of a step and of the weights after it."""

@@ -15,9 +15,7 @@ def manifest_of(alike_nearby: bool) -> Manifest:
     return {"unique": unique, "total": NUMBER.size}
 
 
-def copy_to(
-    memory: Memory, rank: int, step: int, content: int, manifest: Manifest, origin: Origin
-) -> None:
+def copy_to(memory: Memory, rank: int, step: int, content: int, manifest: Manifest, origin: Origin) -> None:
     """As a worker writes its snapshot into the memory of its agent."""
     region = memory.region(rank, manifest)
     slot = region.to_overwrite()

@@ -16,7 +16,9 @@ from colossi.torture.clock import BEGIN
 from colossi.torture.machine import Machine
 from colossi.torture.site import Shape, Site
 
-CALM_SECONDS = 4000.0  # [s] of calm in which a run must end: 600 to start, 600 to wait, 120 to stop, and again
+CALM_SECONDS = (
+    4000.0  # [s] of calm in which a run must end: 600 to start, 600 to wait, 120 to stop, and again
+)
 LARGE = 500  # of so many seeds one is a large cluster
 
 # places, workers on a node, ranks of a copy, shares of a copy, batch
@@ -163,14 +165,11 @@ class Storm:
             site.command_anew()
 
     def _calm(self) -> None:
-        """Whatever can be mended is, and nothing goes wrong any more."""
+        """Nothing goes wrong any more, and what did ends by and by."""
         site = self.site
         site.stormy = False
         site.tell("calm")
-        site.frozen = site.full_until = 0.0
-        now = site.clock.now()
         for machine in site.machines.values():
-            machine.frozen = machine.up_held = machine.down_held = machine.apart = min(now, machine.frozen)
             machine.slow_until, machine.flips = 0.0, 0
             if not machine.up:
                 machine.boot()

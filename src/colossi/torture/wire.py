@@ -29,6 +29,7 @@ class Wire(Line):
         self.machine, self.command, self.number = machine, command, number
         self.cut = False  # nothing goes through any more
         self.closed = False  # by the controller, or it knows that the other end is gone
+        self.asked: deque[float] = deque()  # [s] when beats were sent that have no answer yet
         self._up: deque[Message | None] = deque()
         self._down: deque[Message | None] = deque()
         self._last_up = self._last_down = 0.0  # [s] when the newest message arrives
@@ -41,7 +42,7 @@ class Wire(Line):
             return
         if framed is BEAT:
             if not self._down and self.machine.down_held <= self.machine.clock.now():
-                self.machine.heard = self.machine.clock.now()
+                self.machine.heard = self.asked.popleft()
             else:
                 self._send_down(GOING)
             return
@@ -57,7 +58,8 @@ class Wire(Line):
     # --- the agent's end ----------------------------------------------------------------------------------
 
     def beat(self) -> None:
-        """A beat is on its way at once where nothing else is."""
+        """A beat, and its answer, are on their way at once where nothing else is."""
+        self.asked.append(self.machine.clock.now())
         if self._up or self.machine.up_held > self.machine.clock.now() or self.cut or self.closed:
             self.tell({"say": "beat"})
         else:
@@ -110,6 +112,7 @@ class Wire(Line):
         elif "say" in message:
             self.command.heard(self, message)
         else:
+            machine.orphaned = False
             self.command.joined(self, message)
 
     def _arrive_down(self) -> None:
