@@ -67,7 +67,8 @@ class Agent:
         self.workers: dict[int, Worker] = {}
         self.incarnation = 0
         self.stopping: tuple[int, float] | None = None  # incarnation, deadline
-        self.ranks = 0
+        self.ranks = 0  # of all nodes
+        self.own = range(0)  # ranks of this node
         self.verify = 0  # a step whose fingerprints the controller wants
         self.numbers = 0
         self.peers = Peers(place.node, place.host, self.token, self.memory, self._tell)
@@ -229,7 +230,7 @@ class Agent:
         restore = order["restore"]
         self.peers.set_buddy(order["buddy"])
         self.memory.begin(order["copy_ranks"], restore)
-        ranks = range(order["first"], order["first"] + self.place.workers)
+        ranks = self.own = range(order["first"], order["first"] + self.place.workers)
         # A process keeps its rank: to torch's DTensor a mesh of another incarnation is the same if its ranks
         # are, with this process's old place in it.
         idle = {w.was: w for w in self.workers.values() if w.rank is None and not w.hung}
@@ -358,7 +359,7 @@ class Agent:
         elif kind == "snapshot":
             origin = (self.incarnation, self.ranks)
             self.memory.written(rank, message["slot"], message["step"], tuple(message["sums"]), origin)
-            self.memory.keep_only(w.rank for w in self.workers.values() if w.rank is not None)
+            self.memory.keep_only(self.own)  # those of a worker that has just died, too
             replicated = {"do": "replicated", "step": message["step"]}
             self.peers.replicate(rank, message["step"], lambda: worker.channel.send(replicated))
             if message["step"] == self.verify:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 from colossi.channel import Message
-from colossi.engines.memory import Memory, Whole
+from colossi.engines.memory import Memory, Region, Whole
 from colossi.engines.peers import fetch_snapshot
 
 Sources = tuple[list[Message], list[int]]  # manifest, sums, offset and which file; the files' descriptors
+Fetch = Callable[[str, int, int], Whole | None]  # address, rank, step
 
 
 def sources_of(order: Message, rank: int, memory: Memory, token: bytes, here: str) -> Sources:
@@ -21,21 +22,12 @@ def sources_of(order: Message, rank: int, memory: Memory, token: bytes, here: st
 
     `here` is where others find the memory of this node.
     """
-    step, fetch = order["restore"], order["fetch"]
-    if step < 0:
+    if order["restore"] < 0:
         return [], []
+    from_agent = partial(_fetched, token)
     if order["sources"] is not None:
-        found_all = of_another_world(order, rank, memory, here, partial(_fetched, token))
-        return _in_files(found_all)
-    if str(rank) in fetch:
-        found = fetch_snapshot(fetch[str(rank)], token, rank, step)
-        if found is not None:
-            memory.put(rank, step, found)
-    return _own(rank, step, memory)
-
-
-def _own(rank: int, step: int, memory: Memory) -> Sources:
-    found = memory.local(rank, step)
+        return _in_files(of_another_world(order, rank, memory, here, from_agent))
+    found = of_this_world(order, rank, memory, from_agent)
     if found is None:
         return [], []
     region, number = found
@@ -44,9 +36,22 @@ def _own(rank: int, step: int, memory: Memory) -> Sources:
     return [{"manifest": region.manifest, "sums": sums, "offset": offset, "file": 0}], [region.descriptor]
 
 
-def of_another_world(
-    order: Message, rank: int, memory: Memory, here: str, fetch: Callable[[str, int, int], Whole | None]
-) -> list[Whole]:
+def of_this_world(order: Message, rank: int, memory: Memory, fetch: Fetch) -> tuple[Region, int] | None:
+    """Where the rank's own snapshot stands, which is fetched first if the order says so; None if it is gone.
+
+    What is here of a step that is to be fetched is another try of it, and would pass for the right one.
+    """
+    step, holders = order["restore"], order["fetch"]
+    if str(rank) in holders:
+        while memory.local(rank, step) is not None:
+            memory.discard(rank, step)
+        found = fetch(holders[str(rank)], rank, step)
+        if found is not None:
+            memory.put(rank, step, found)
+    return memory.local(rank, step)
+
+
+def of_another_world(order: Message, rank: int, memory: Memory, here: str, fetch: Fetch) -> list[Whole]:
     """The snapshots of all old ranks that can be had, those with the same part of the model first.
 
     Only from where the order says: this node may have another try of the same step in its memory.

@@ -175,7 +175,7 @@ class Checks:
         if "no step was done" in action.why:
             words = f"it gives up for want of steps, after {self.fruitless} incarnations without one"
             hold(self.fruitless >= plan.fruitless, words)
-        elif "nodes are wanted" in action.why:
+        elif "are wanted" in action.why:
             fit = [m for m in self.site.machines.values() if m.line and m.name not in self.quarantined]
             usable = plan.largest(len(fit))
             hold(

@@ -31,7 +31,34 @@ class VirtualClock(Clock):
         self._asked += 1
         heappush(self._due, (self._now + max(seconds, 0.0), self._asked, call, arguments))
 
+    def of_a_process(self) -> "ProcessClock":
+        """The same time, for calls that are not made any more when the process is killed."""
+        return ProcessClock(self)
+
     def advance(self) -> None:
         """To the next call, and make it."""
         self._now, _, call, arguments = heappop(self._due)
         call(*arguments)
+
+
+class ProcessClock(Clock):
+    """A process's view of a clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock, self.killed = clock, False
+
+    def now(self) -> float:
+        """[s]"""
+        return self.clock.now()
+
+    def date(self) -> float:
+        """[unix s]"""
+        return self.clock.date()
+
+    def later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        """If it still lives then."""
+        self.clock.later(seconds, self._if_alive, call, arguments)
+
+    def _if_alive(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if not self.killed:
+            call(*arguments)

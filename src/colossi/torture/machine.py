@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from colossi.channel import Message
 from colossi.engines.agent import CUT_OFF_SECONDS, PATIENCE_SECONDS, SILENT_SECONDS, STOP_SECONDS
 from colossi.engines.memory import Memory
-from colossi.engines.sources import of_another_world
+from colossi.engines.sources import of_another_world, of_this_world
 from colossi.torture.state import Manifest, copy_to, take, take_from
 from colossi.torture.wire import Wire
 
@@ -49,6 +49,7 @@ class Machine:
         self.memory = Memory()
         self.line: Wire | None = None
         self.workers: dict[int, Worker] = {}
+        self.ranks = range(0)
         self.incarnation = 0
         self.stopping: tuple[int, float] | None = None
         self.unsent: list[Message] = []
@@ -211,6 +212,7 @@ class Machine:
         self.memory.begin(order["copy_ranks"], order["restore"])
         ranks = range(order["first"], order["first"] + self.site.plan.per_node)
         self.site.checks.starts(self, order)
+        self.ranks = ranks
         self.workers = {rank: Worker(rank, self.incarnation) for rank in ranks}
         self.gang = self.site.gang(order)
         missing = [rank for rank in ranks if not self._restore(rank, order)]
@@ -227,13 +229,8 @@ class Machine:
         if order["sources"] is not None:
             found = of_another_world(order, rank, self.memory, self.address, self._fetch)
             return len(found) == len(order["sources"]) and self.gang.restored(rank, list(map(take, found)))
-        if str(rank) in order["fetch"]:
-            whole = self._fetch(order["fetch"][str(rank)], rank, step)
-            if whole is not None:
-                self.memory.put(rank, step, whole)
-        if (local := self.memory.local(rank, step)) is None:
-            return False
-        return self.gang.restored(rank, [take_from(*local)])
+        local = of_this_world(order, rank, self.memory, self._fetch)
+        return local is not None and self.gang.restored(rank, [take_from(*local)])
 
     def _fetch(self, address: str, rank: int, step: int) -> Any:
         name = address.partition("/")[0]
@@ -250,7 +247,7 @@ class Machine:
     def snapshot(self, worker: Worker, step: int, content: int, manifest: Manifest, ranks: int) -> None:
         """Of one rank, whole in this node's memory."""
         copy_to(self.memory, worker.rank, step, content, manifest, (worker.incarnation, ranks))
-        self.memory.keep_only(self.workers)
+        self.memory.keep_only(self.ranks)
         if step == self.verify:
             fingerprint = self.site.fingerprint(step, content)
             self.report(worker.rank, {"say": "fingerprint", "step": step, "fingerprint": fingerprint})
@@ -259,7 +256,7 @@ class Machine:
         """Whether all of its workers get on, if the others do."""
         return (
             self.awake
-            and bool(self.workers)
+            and len(self.workers) == self.site.plan.per_node
             and all(w.incarnation == incarnation and w.state == "works" for w in self.workers.values())
         )
 

@@ -56,6 +56,7 @@ class Site:
         self.checks = Checks(self)
         self.machines: dict[str, Machine] = {}
         self.command: Command | None = None
+        self.process = self.clock.of_a_process()  # of the command
         self.ended: Finish | GiveUp | None = None
         self.frozen = 0.0  # [s] until when the controller is
         self.full_until = 0.0  # [s] the disk
@@ -80,6 +81,7 @@ class Site:
 
     def command_anew(self, agents_live: bool = True) -> None:
         """A controller begins, or takes over from one that was killed, as the ledger has it."""
+        self.process = self.clock.of_a_process()
         self.command = commanding(
             self.disk,
             self.ledger,
@@ -87,7 +89,7 @@ class Site:
             self.copy_ranks,
             snapshot_every=self.snapshot_every,
             agents_live=agents_live,
-            clock=self.clock,
+            clock=self.process,
         )
         self.command.controller = Witness(self.command.controller, self.plan, self)
         self.command.restart = self._lost
@@ -97,7 +99,7 @@ class Site:
 
     def kill_controller(self) -> None:
         """Its connections end."""
-        self.command = None
+        self.command, self.process.killed = None, True
         self.tell("the controller is killed")
         for machine in self.machines.values():
             if machine.line is not None:
