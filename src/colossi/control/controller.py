@@ -74,6 +74,7 @@ class Controller:
         self = cls(plan, incarnation + 1)
         run = self.run
         run.phase, run.newest, run.saved = "adopting", max(step, restored, 0), saved
+        run.first_done = step if step > max(restored, 0) else None
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs = dict.fromkeys(nodes, incarnation)
         for node in quarantined:

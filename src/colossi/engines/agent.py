@@ -281,6 +281,10 @@ class Agent:
                 worker.kill()
         if not busy:
             self.stopping = None
+            if self.leaving and self.controller is not None:
+                self.controller.close()
+                self.controller, self.lost_at, self.leaving = None, now, False
+                return  # the next hello says that nothing runs here
             self._tell(
                 {
                     "say": "stopped",
@@ -289,9 +293,6 @@ class Agent:
                     "store": free_address(self.place.host),
                 }
             )
-            if self.leaving and self.controller is not None:
-                self.controller.close()
-                self.controller, self.lost_at, self.leaving = None, now, False
 
     def _busy(self) -> list[Worker]:
         """Those that run."""

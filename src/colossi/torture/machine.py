@@ -177,8 +177,11 @@ class Machine:
             self.unsent.append(message)
 
     def report(self, rank: int, message: Message) -> None:
-        """Of a worker."""
-        self.tell(message | {"rank": rank, "incarnation": self.incarnation})
+        """Of a worker; some news comes twice, and late."""
+        message = message | {"rank": rank, "incarnation": self.incarnation}
+        self.tell(message)
+        if self.site.shape.twice and self.site.draw.random() < self.site.shape.twice:
+            self.later(self.site.draw.uniform(0.0, 10.0), self.tell, message)
 
     def from_controller(self, line: Wire, message: Message | None) -> None:
         """Do as it says."""
@@ -310,6 +313,11 @@ class Machine:
             return
         incarnation, _ = self.stopping
         self.stopping = None
+        if self.leaving and self.line is not None:
+            self.line.tell(None)
+            self.line, self.lost_at, self.leaving = None, self.clock.now(), False
+            self._come_back()
+            return
         self.tell(
             {
                 "say": "stopped",
@@ -318,7 +326,3 @@ class Machine:
                 "store": f"{self.name}:0",
             }
         )
-        if self.leaving and self.line is not None:
-            self.line.tell(None)
-            self.line, self.lost_at, self.leaving = None, self.clock.now(), False
-            self._come_back()

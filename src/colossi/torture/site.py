@@ -39,6 +39,7 @@ class Shape:
     save_every: int  # steps
     keep: int  # checkpoints
     late: float  # the share of messages that take up to 3 s
+    twice: float  # the share of news that comes twice
     repair_seconds: float  # until a lost machine is back
     kills_lost: bool  # the engine makes sure that of a lost node nothing is left, and starts it anew
 

@@ -79,6 +79,7 @@ def shape_of(draw: Random, large: bool) -> Shape:
         save_every=draw.choice((2, 5, 10)),
         keep=draw.choice((1, 2, 3)),
         late=draw.choice((0.0, 0.0, 0.02, 0.2)),
+        twice=draw.choice((0.0, 0.0, 0.1)),
         repair_seconds=draw.choice((0.5, 5.0, 30.0)),
         kills_lost=draw.random() < 0.3,
     )
