@@ -43,8 +43,10 @@ from colossi.control.world import World
 class Controller:
     """Hears events with `on`; at its `deadline` it wants to hear TimePassed (0.0 is at once)."""
 
-    def __init__(self, plan: Plan, first_incarnation: int = 1) -> None:
-        self.run = Standing(plan, incarnation=first_incarnation - 1, highest=first_incarnation - 1)
+    def __init__(self, plan: Plan, first_incarnation: int = 1, saved: int = 0) -> None:
+        """`saved` is the newest step that is on the disk."""
+        before = first_incarnation - 1
+        self.run = Standing(plan, incarnation=before, highest=before, saved=saved)
 
     @classmethod
     def take_over(

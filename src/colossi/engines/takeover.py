@@ -117,7 +117,7 @@ def controller_of(
             suspicion=suspicion_of(history),
         )
     else:
-        controller = Controller(plan, first_incarnation=ledger.next_incarnation())
+        controller = Controller(plan, ledger.next_incarnation(), saved_of(history))
     return controller, took_over
 
 

@@ -85,7 +85,8 @@ class Checks:
             self.doubted[event.incarnation] = event.step - 1 if event.agreed is None else event.agreed
             self.fruitless = self.before + 1
         elif isinstance(event, events.StepDone) and event.incarnation == self.newest:
-            self.fruitless = 0
+            if event.step <= self.doubted.get(event.incarnation, event.step):
+                self.fruitless = 0
 
     def wants(self, action: Action) -> None:
         """Every action, before it is carried out."""

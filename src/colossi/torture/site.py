@@ -47,7 +47,7 @@ class Shape:
 class Site:
     """All but the faults that come over it, which are in storm.py."""
 
-    def __init__(self, shape: Shape, draw: Random, tell: Callable[[str], None] | None) -> None:
+    def __init__(self, shape: Shape, draw: Random, tell: Callable[[str], object] | None) -> None:
         self.shape, self.plan, self.draw = shape, shape.plan, draw
         self.copy_ranks, self.step_seconds = shape.copy_ranks, shape.step_seconds
         self.snapshot_every, self.save_every = shape.snapshot_every, shape.save_every
