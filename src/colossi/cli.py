@@ -374,6 +374,36 @@ def chat(
     talk(load(folder), Sampling(temperature, top_p, seed), tokens, prompt)
 
 
+@app.command()
+def torture(
+    hours: Annotated[float | None, typer.Option(min=0, help="Go on for so long.")] = None,
+    storms: Annotated[
+        int | None, typer.Option(min=1, help="How many; 1,000 if --hours does not say how long.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first storm's; the next ones count on.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Try the controller in simulated storms of faults; a broken promise prints a seed that replays it."""
+    from colossi.terminal.progress import Progress
+    from colossi.torture.many import Summary
+    from colossi.torture.many import storms as storm_after_storm
+    from colossi.torture.storm import run as run_storm
+
+    most = storms or (1000 if hours is None else None)
+    if most == 1:
+        summary = Summary()
+        summary.add(run_storm(seed, None if as_json else lambda line: sys.stdout.write(f"{line}\n")))
+    else:
+        with Progress() as progress:
+            summary = storm_after_storm(seed, most, hours and hours * 3600, progress)
+    if as_json:
+        _print_json(summary.as_json())
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in summary.lines()))
+    if summary.broken is not None:
+        raise typer.Exit(1)
+
+
 @app.command("report")
 def report_command(
     run_folder: RunFolder,

@@ -53,7 +53,6 @@ def test_it_begins_when_all_places_can_be_filled() -> None:
         sources=None,
     )
     assert story.hear(NodeJoined(node="spare")) == []
-    assert story.hear(NodeJoined(node="a", incarnation=1)) == []  # over a new connection
 
 
 def test_incarnations_are_numbered_on() -> None:
@@ -102,7 +101,6 @@ def test_a_node_with_workers_of_another_incarnation_must_end_them_first() -> Non
         WorkerHung(node="a", rank=1, incarnation=1, seconds=30.0),
         WorkerHung(node="", rank=None, incarnation=1, seconds=30.0),
         CorruptionSuspected(incarnation=1, step=5, fingerprints={0: 1, 2: 2}),
-        NodeJoined(node="a", incarnation=0),  # its agent died and is back, before anybody noticed
         NodeStopped(node="a", incarnation=1, held=()),  # without being asked
     ],
     ids=lambda event: type(event).__name__,

@@ -50,7 +50,7 @@ def test_three_failures_without_a_step_are_enough() -> None:
 
 
 def test_nodes_that_are_lost_at_the_start_are_more_often_bad_luck() -> None:
-    story = Story(PLAN, "a", "b", *(f"s{i}" for i in range(20)))
+    story = Story(PLAN, "a", "b", *(f"s{i}" for i in range(policy.FRUITLESS_WITH_LOSSES)))
     for _ in range(policy.FRUITLESS_WITH_LOSSES - 1):
         first, second = story.controller.run.world.nodes
         story.hear(NodeLost(node=second, why="gone"))

@@ -42,10 +42,13 @@ def test_lemons() -> None:
 
 
 def test_when_to_give_up() -> None:
-    assert not policy.is_hopeless(by_workers=2, by_nodes=9)
+    assert not policy.is_hopeless(by_workers=2, by_nodes=57)
     assert policy.is_hopeless(by_workers=3, by_nodes=0)
-    assert policy.is_hopeless(by_workers=2, by_nodes=10)
+    assert policy.is_hopeless(by_workers=2, by_nodes=58)
     assert not policy.is_hopeless(by_workers=5, by_nodes=0, limit=6)
+    assert policy.is_hopeless(by_workers=3, by_nodes=0, nodes=64)
+    assert not policy.is_hopeless(by_workers=11, by_nodes=40, nodes=25_600)  # 400 * 64: nine doublings
+    assert policy.is_hopeless(by_workers=12, by_nodes=0, nodes=25_600)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ COMMANDS = (
     "report",
     "forecast",
     "plan",
+    "torture",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

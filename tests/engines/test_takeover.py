@@ -18,7 +18,7 @@ from colossi.control.events import (
     WorkerExited,
 )
 from colossi.engines.chaos import Chaos
-from colossi.engines.takeover import controller_of, readmit
+from colossi.engines.takeover import controller_of, plan_of, readmit
 from colossi.errors import BadInput
 from colossi.ledger.events import JSON, Event
 from colossi.ledger.store import Ledger
@@ -55,7 +55,7 @@ def begun(ledger: Ledger, incarnation: int, restore: int, ago: float = 0.0, **da
 
 def adopt(ledger: Ledger, spec: Spec, incarnation: int) -> tuple[Controller, list[Action]]:
     """A controller to which both nodes and a spare have come back."""
-    controller, took_over = controller_of(ledger, spec, Chaos())
+    controller, took_over = controller_of(ledger, plan_of(spec, Chaos()))
     assert took_over
     actions = controller.on(NodeJoined(node="spare"), time.monotonic())
     for node in NODES:
@@ -107,7 +107,7 @@ def test_a_run_that_begins_again_knows_what_was_held_against_its_nodes(ledger: L
     note(ledger, "corrupted", 1, 6, node="b", rank=1, why="its result was another one")
     note(ledger, "quarantined", 1, 7, node="c", why="it failed its check")
     note(ledger, "stopped", 1, 8, why="asked to stop")
-    controller, took_over = controller_of(ledger, spec, Chaos())
+    controller, took_over = controller_of(ledger, plan_of(spec, Chaos()))
     assert not took_over and controller.run.incarnation == 1
     fleet = controller.run.fleet
     assert list(fleet.quarantined) == ["c"] and fleet.corruptions == {"b": 1}
@@ -123,7 +123,7 @@ def test_nothing_else_is_waited_for_when_all_nodes_have_come(ledger: Ledger, spe
     begun(ledger, 1, -1)
     note(ledger, "quarantined", 1, 7, node="b", why="it failed its check")
     note(ledger, "stopped", 1, 8, why="asked to stop")
-    controller, _ = controller_of(ledger, spec, Chaos())
+    controller, _ = controller_of(ledger, plan_of(spec, Chaos()))
     assert controller.on(NodeJoined(node="a"), 1.0) == [] and controller.deadline == 601.0
     shrunk, begin = controller.on(NodeJoined(node="b"), 2.0)
     assert kinds([shrunk]) == ["shrunk"] and isinstance(begin, Start) and begin.nodes == ("a",)
@@ -140,7 +140,7 @@ def test_a_node_that_is_readmitted_begins_with_a_clean_sheet(ledger: Ledger, spe
     readmit(ledger, ["b"])
     note(ledger, "fault", 1, 8, cause="worker killed by SIGKILL", node="b", rank=1)
     note(ledger, "stopped", 1, 8, why="asked to stop")
-    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    fleet = controller_of(ledger, plan_of(spec, Chaos()))[0].run.fleet
     assert list(fleet.quarantined) == ["a"] and fleet.corruptions == {"a": 1}
     assert {node: len(times) for node, times in fleet.strikes.items()} == {"a": 2, "b": 1}
 
@@ -151,7 +151,7 @@ def test_what_was_done_on_purpose_is_not_held_against_a_node(ledger: Ledger, spe
         begun(ledger, number, -1)
         note(ledger, "fault", number, 5, cause="worker 1 killed by SIGKILL", node="b", rank=1)
         note(ledger, "stopped", number, 8, why="asked to stop")
-    fleet = controller_of(ledger, spec, Chaos())[0].run.fleet
+    fleet = controller_of(ledger, plan_of(spec, Chaos()))[0].run.fleet
     assert {node: len(times) for node, times in fleet.strikes.items()} == {"b": 1}
 
 
@@ -181,7 +181,7 @@ def test_a_node_that_was_set_aside_is_still_checked_before_it_is_used(ledger: Le
     note(ledger, "checked", 1, 6, node="e", passed=False, why="it is slow")
     note(ledger, "quarantined", 1, 6, node="e", why="it failed its check: it is slow")
     note(ledger, "node_lost", 1, 6, node="f", why="its agent is gone")
-    controller, _ = controller_of(ledger, spec, Chaos())
+    controller, _ = controller_of(ledger, plan_of(spec, Chaos()))
     for node, wanted in (("d", []), ("e", []), ("f", []), ("c", ["Check"])):
         assert kinds(controller.on(NodeJoined(node=node), 1.0)) == wanted, node
     assert controller.run.fleet.spare_count == 2

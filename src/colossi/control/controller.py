@@ -49,16 +49,18 @@ class Controller:
         plan: Plan,
         first_incarnation: int = 1,
         *,
+        saved: int = 0,
         quarantined: Iterable[str] = (),
         strikes: Mapping[str, Sequence[float]] | None = None,
         corruptions: Mapping[str, int] | None = None,
     ) -> None:
-        """Of a run that begins, or begins again from disk.
+        """Of a run that begins, or begins again from disk, where `saved` is the newest step.
 
         Where it was trained before, `quarantined` are nodes not to be used, `strikes` says when nodes failed
         (on the clock of `on`), and `corruptions` how often their results were wrong.
         """
-        self.run = Standing(plan, incarnation=first_incarnation - 1, highest=first_incarnation - 1)
+        before = first_incarnation - 1
+        self.run = Standing(plan, incarnation=before, highest=before, saved=saved)
         fleet = self.run.fleet
         for node in quarantined:
             fleet.quarantine(node, readable=False)
@@ -78,6 +80,7 @@ class Controller:
         corruptions: Mapping[str, int] | None = None,
         step: int = 0,
         restored: int = DISK,
+        saved: int = 0,
         before: Iterable[tuple[int, int]] = (),
         first_done: int | None = None,
         fruitless: Mapping[str, int] | None = None,
@@ -86,16 +89,18 @@ class Controller:
     ) -> "Controller":
         """In the place of one that was killed while this incarnation ran on these nodes, by place.
 
-        `step` is the newest that this incarnation did, `restored` the one that it began from; `before` says
-        from which ones those before it did (number, step), oldest first: snapshots that are older than the
-        incarnation before the first of these do not count. `first_done` is the first step that this
-        incarnation did, `fruitless` says how many before it did none, by what failed, and `aside` which nodes
-        are still to be checked, and why. `suspicion` is the last one that was heard. It waits for the nodes
-        to come back; if all do, and nothing is wrong, the run simply goes on.
+        `step` is the newest that this incarnation did, `restored` the one that it began from, `saved` the
+        newest that is on the disk; `before` says from which ones those before it did (number, step), oldest
+        first: snapshots that are older than the incarnation before the first of these do not count.
+        `first_done` is the first step that it did itself, `fruitless` says how many before it did none,
+        by what failed, and `aside` which nodes are still to be checked, and why. `suspicion` is the last one
+        that was heard. It waits for the nodes to come back; if all do, and nothing is wrong, the run simply
+        goes on.
         """
         self = cls(plan, incarnation + 1, quarantined=quarantined, strikes=strikes, corruptions=corruptions)
         run = self.run
         run.phase, run.newest, run.first_done = "adopting", max(step, restored, 0), first_done
+        run.saved = saved
         run.fruitless, run.fleet.aside = dict(fruitless or {}), dict(aside or {})
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs.begin(incarnation, run.world.places)
@@ -107,6 +112,8 @@ class Controller:
             run.memory.begin(number, began, run.world)
         if suspicion and (suspicion.incarnation == incarnation or suspicion.step >= step):
             run.suspicion = Suspicion.of(suspicion, run.ranks)
+            if saved > run.suspicion.trusted:
+                run.saved = 0  # there may be an older one
         return self
 
     @property
@@ -178,15 +185,16 @@ class Controller:
     def _joined(self, event: NodeJoined, now: float) -> list[Action]:
         run, node = self.run, event.node
         known = node in run.fleet.racks
+        if known:  # the connection before this one broke, and with it went what the node had said
+            again = self._lost(NodeLost(node=node, why="came back over a new connection"), now)
+            return again + self._joined(event, now)
         run.highest = max(run.highest, event.incarnation, *(snapshot.incarnation for snapshot in event.held))
         run.fleet.connect(node, event.rack)
         run.world.stands_in(node, event.rack)
         if run.live and node in run.world:
             if event.incarnation != run.incarnation:
                 return run.fail(f"the agent of {node} has begun anew, and its workers are gone", "node", now)
-            if run.phase == "adopting" and not known:
-                return self._adopted(now)
-            return []  # over a new connection
+            return self._adopted(now)
         left = max(event.incarnation, run.fleet.runs.of(node))
         if left:  # it has not heard of the Stop, or comes back from a partition
             run.fleet.runs.put(node, left)

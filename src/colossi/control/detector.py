@@ -62,6 +62,11 @@ class Progress:
         self.pause()
         self._since, self._started = now, False
 
+    def linger(self, now: float) -> None:
+        """A last checkpoint takes what it takes, but no longer than a beginning may."""
+        if self._since is not None:
+            self._since, self._stepped, self._started = now, None, False
+
     def pause(self) -> None:
         """Nobody is expected to get on, until the next incarnation begins."""
         self._since = self._stepped = None

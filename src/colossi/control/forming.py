@@ -28,12 +28,10 @@ def go_on(run: Standing, now: float) -> list[Action]:
 
 
 def _judge(run: Standing) -> None:
-    """Whether the incarnation that has just failed got anywhere, and whether the next one would."""
-    if not run.failed:
-        return
+    """Whether the incarnation that has just ended got anywhere, and whether the next one would."""
     if run.first_done is not None and run.trusts(run.first_done):
-        run.fruitless = {}
-    else:
+        run.fruitless = {}  # also where nothing failed: a node was replaced, the world grew
+    elif run.failed:
         run.fruitless[run.failed] = run.fruitless.get(run.failed, 0) + 1
     run.failed = ""
     by_workers, by_nodes = run.fruitless.get("worker", 0), run.fruitless.get("node", 0)

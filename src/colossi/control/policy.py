@@ -101,7 +101,7 @@ def is_hopeless(by_workers: int, by_nodes: int, limit: int = FRUITLESS, nodes: i
     incarnations are fruitless, and 12 in a row come about once in 80 days; where 4 of 5 are, 60 in a row
     still do not come in a year.
     """
-    doublings = max(0, ceil(log2(nodes / 64)))
+    doublings = max(0, ceil(log2(max(nodes, 1) / 64)))
     return (
         by_workers >= limit + doublings or by_workers + by_nodes >= FRUITLESS_WITH_LOSSES * limit / FRUITLESS
     )

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from colossi.engines.worker import Worker, in_words
 BEAT_SECONDS = 1.0  # to the controller
 SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
 STOP_SECONDS = 1.0  # a worker that was told to stop is killed after these
-CUT_OFF_SECONDS = 4.0  # without a word over a connection that still stands
+CUT_OFF_SECONDS = 3.5  # since the newest beat that was answered was sent: with STOP_SECONDS less than the
+# controller waits (SILENT_NODE_SECONDS), which heard that beat after it was sent
 PATIENCE_SECONDS = 60.0  # for a new controller, after the old one's connection ended
 
 
@@ -59,11 +61,14 @@ class Agent:
         self.happened: queue.Queue[tuple[str, Any, Any]] = queue.Queue()
         self.controller: Channel | None = None
         self.unsent: list[Message] = []
-        self.heard = self.lost_at = time.monotonic()
+        self.heard = self.lost_at = time.monotonic()  # heard: when the newest answered beat was sent
+        self.asked: deque[tuple[Channel, float]] = deque()  # beats without an answer
+        self.leaving = False  # cut off: the connection is closed when nothing runs any more
         self.workers: dict[int, Worker] = {}
         self.incarnation = 0
         self.stopping: tuple[int, float] | None = None  # incarnation, deadline
-        self.ranks = 0
+        self.ranks = 0  # of all nodes
+        self.own = range(0)  # ranks of this node
         self.verify = 0  # a step whose fingerprints the controller wants
         self.numbers = 0
         self.peers = Peers(place.node, place.host, self.token, self.memory, self._tell)
@@ -109,15 +114,25 @@ class Agent:
 
     def _beat(self) -> None:
         while True:
+            if (controller := self.controller) is not None:
+                self.asked.append((controller, time.monotonic()))
             self._tell({"say": "beat"})
             time.sleep(BEAT_SECONDS)
+
+    def _answered(self, channel: Channel) -> None:
+        """The controller lived when it heard our oldest beat that it had not answered yet."""
+        while self.asked:
+            over, sent = self.asked.popleft()
+            if over is channel:
+                self.heard = sent
+                return
 
     def _hello(self) -> Message:
         return {
             "node": self.node,
             "rack": self.place.rack,
             "pid": os.getpid(),
-            "incarnation": self.incarnation,
+            "incarnation": self.incarnation if self._busy() else 0,
             "held": self.memory.held(),
             "store": free_address(self.place.host),
             "data": self.peers.address,
@@ -143,7 +158,7 @@ class Agent:
         if channel is not self.controller:
             return True
         if message is None:
-            self.controller, self.lost_at = None, time.monotonic()
+            self.controller, self.lost_at, self.leaving = None, time.monotonic(), False
             return True
         kind = message["do"]
         if kind == "start":
@@ -175,9 +190,8 @@ class Agent:
         now = time.monotonic()
         if self.controller is None and self.warm:  # before that we are of no use
             self._connect()
-        elif self.controller is not None and now - self.heard > CUT_OFF_SECONDS:
-            self.controller.close()  # it may live, and have replaced us
-            self.controller, self.lost_at = None, now
+        elif self.controller is not None and not self.leaving and now - self.heard > CUT_OFF_SECONDS:
+            self.leaving = True  # it may live, and will replace us
             self._stop(self.incarnation)
         for worker in self.workers.values():
             silent = now - worker.heard if worker.heard is not None else 0.0
@@ -216,7 +230,7 @@ class Agent:
         restore = order["restore"]
         self.peers.set_buddy(order["buddy"])
         self.memory.begin(order["copy_ranks"], restore)
-        ranks = range(order["first"], order["first"] + self.place.workers)
+        ranks = self.own = range(order["first"], order["first"] + self.place.workers)
         # A process keeps its rank: to torch's DTensor a mesh of another incarnation is the same if its ranks
         # are, with this process's old place in it.
         idle = {w.was: w for w in self.workers.values() if w.rank is None and not w.hung}
@@ -226,7 +240,7 @@ class Agent:
         for local_rank, rank in enumerate(ranks):
             worker = idle.get(rank) or self._fork()
             worker.rank = worker.was = rank
-            sources, files = sources_of(order, rank, self.memory, self.token)
+            sources, files = sources_of(order, rank, self.memory, self.token, self.peers.address)
             worker.channel.send(
                 {
                     "do": "start",
@@ -261,12 +275,16 @@ class Agent:
     def _finish_stopping(self, now: float) -> None:
         assert self.stopping is not None
         incarnation, deadline = self.stopping
-        busy = [worker for worker in self.workers.values() if worker.rank is not None]
+        busy = self._busy()
         if busy and now > deadline:
             for worker in busy:
                 worker.kill()
         if not busy:
             self.stopping = None
+            if self.leaving and self.controller is not None:
+                self.controller.close()
+                self.controller, self.lost_at, self.leaving = None, now, False
+                return  # the next hello says that nothing runs here
             self._tell(
                 {
                     "say": "stopped",
@@ -275,6 +293,10 @@ class Agent:
                     "store": free_address(self.place.host),
                 }
             )
+
+    def _busy(self) -> list[Worker]:
+        """Those that run."""
+        return [worker for worker in list(self.workers.values()) if worker.rank is not None]
 
     def _kill_all(self) -> None:
         for worker in self.workers.values():
@@ -292,8 +314,8 @@ class Agent:
             except (OSError, ValueError):
                 message = None
             # Here, not when it is handled: fetching a snapshot may keep the handling thread for seconds.
-            if kind == "controller":
-                self.heard = time.monotonic()
+            if kind == "controller" and message is not None and message["do"] == "beat":
+                self._answered(channel)
             elif kind == "worker":
                 who.heard = time.monotonic()
             self.happened.put((kind, who, message))
@@ -338,7 +360,7 @@ class Agent:
         elif kind == "snapshot":
             origin = (self.incarnation, self.ranks)
             self.memory.written(rank, message["slot"], message["step"], tuple(message["sums"]), origin)
-            self.memory.keep_only(w.rank for w in self.workers.values() if w.rank is not None)
+            self.memory.keep_only(self.own)  # those of a worker that has just died, too
             replicated = {"do": "replicated", "step": message["step"]}
             self.peers.replicate(rank, message["step"], lambda: worker.channel.send(replicated))
             if message["step"] == self.verify:

@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +18,12 @@ from colossi.control import actions, events
 from colossi.control.controller import Controller
 from colossi.control.detector import Heartbeats, Progress, Stragglers
 from colossi.engines.chaos import Chaos, Fault
+from colossi.engines.clock import Clock
 from colossi.engines.line import Line, held
 from colossi.errors import TrainingFailed
 from colossi.files import write_whole
 from colossi.ledger.events import Event
-from colossi.ledger.run import MARKER, Run, complete, step_of
+from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 
 BEAT = frame({"do": "beat"})
@@ -46,6 +46,7 @@ class Command:
     snapshot_every: int = 1  # steps
     host: str = "127.0.0.1"
     chaos: Chaos = field(default_factory=Chaos)
+    clock: Clock = field(default_factory=Clock)
     restart: Callable[[str], None] = lambda node: None  # the engine may bring a lost node back
     agents: dict[str, Line] = field(default_factory=dict)
     took_over: bool = False  # from a controller that was killed
@@ -58,10 +59,14 @@ class Command:
     _progress: Progress = field(default_factory=Progress)
     _stragglers: Stragglers = field(default_factory=Stragglers)
     _gathering: dict[tuple[str, int], dict[int, tuple[int, int]]] = field(default_factory=dict)
-    _last_fault: float = 0.0
+    _saving: bool = False  # the workers were asked to save and end
     _token: bytes = b""
     _reasons: list[str] = field(default_factory=list)
     _lines: set[Line] = field(default_factory=set)  # to agents, and to who has yet to prove to be one
+
+    def __post_init__(self) -> None:
+        if self.took_over:
+            self._progress.restart(self.clock.now())  # workers that may hang, as any others
 
     async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
         """Until the run is finished, stopped or given up; `watch` is called ten times a second."""
@@ -82,10 +87,10 @@ class Command:
                 quarantined=self.quarantined,
             )
             if self.took_over and self.step < self.controller.run.plan.steps:
-                self._progress.restart(time.monotonic())
+                self._progress.restart(self.clock.now())
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
-                self._tick()
+                self.tick()
                 watch()
             for agent in self.agents.values():
                 agent.send(frame({"do": "quit"}))
@@ -114,21 +119,24 @@ class Command:
 
     def hear(self, event: events.Event) -> None:
         """Tell the controller, and do what it wants."""
-        for action in self.controller.on(event, time.monotonic()):
+        for action in self.controller.on(event, self.clock.now()):
             self._do(action)
 
     def record(self, kind: str, step: int | None = None, **data: Any) -> None:
         """Into the ledger."""
         self.ledger.append(
-            Event(time=time.time(), kind=kind, incarnation=self.incarnation, step=step, data=data)
+            Event(time=self.clock.date(), kind=kind, incarnation=self.incarnation, step=step, data=data)
         )
 
     # --- time ---------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        now = time.monotonic()
+    def tick(self) -> None:
+        """Who has gone silent, and what is due; ten times a second."""
+        now = self.clock.now()
         for node in self._heartbeats.overdue(now):
             if agent := self.agents.get(node):
+                # It may only be slow: then these are the last words that it finds.
+                agent.send(frame({"do": "stop", "incarnation": self.incarnation}))
                 agent.close()
                 self._lost(agent, f"silent for {SILENT_NODE_SECONDS:g} s", SILENT_NODE_SECONDS)
         if stuck := self._progress.overdue(now):
@@ -157,9 +165,9 @@ class Command:
         """An agent has come, or has come back."""
         if old := self.agents.pop(agent.node, None):  # its line broke, and it was back before we noticed
             old.close()
-            self.hear(events.NodeLost(node=agent.node, why="came back over a new connection"))
+            self._note_loss(agent.node, "came back over a new connection", 0.0)
         self.agents[agent.node] = agent
-        self._heartbeats.beat(agent.node, time.monotonic())
+        self._heartbeats.beat(agent.node, self.clock.now())
         self.record("node_joined", node=agent.node, rack=agent.rack)
         self.hear(
             events.NodeJoined(
@@ -175,16 +183,19 @@ class Command:
     def _lost(self, agent: Line, why: str, seconds: float) -> None:
         del self.agents[agent.node]
         self._heartbeats.forget(agent.node)
-        self.record("node_lost", self.step, node=agent.node, why=why)
-        if agent.node in self.places:
-            self._fault(f"{agent.node} lost: {why}", agent.node, None, seconds)
+        self._note_loss(agent.node, why, seconds)
         self.hear(events.NodeLost(node=agent.node, why=why))
         if self.ended is None:
             self.restart(agent.node)
 
+    def _note_loss(self, node: str, why: str, seconds: float) -> None:
+        self.record("node_lost", self.step, node=node, why=why)
+        if node in self.places:
+            self._fault(f"{node} lost: {why}", node, None, seconds)
+
     def heard(self, agent: Line, message: Message) -> None:
         """One message of an agent that is admitted."""
-        now, kind, node = time.monotonic(), message["say"], agent.node
+        now, kind, node = self.clock.now(), message["say"], agent.node
         self._heartbeats.beat(node, now)
         if kind == "beat":
             agent.send(BEAT)
@@ -206,14 +217,14 @@ class Command:
         incarnation, step = self.incarnation, message.get("step", self.step)
         if kind == "step":
             self.step = step
-            self._progress.step(time.monotonic())
-            if step == self.controller.run.plan.steps:
-                self._progress.pause()  # the last checkpoint takes what it takes
+            self._progress.step(self.clock.now())
+            if self._saving or step == self.controller.run.plan.steps:
+                self._progress.linger(self.clock.now())
             self.hear(events.StepDone(incarnation=incarnation, step=step))
             self._look_for_stragglers(message["busy"])
             self._make_faults(self.chaos.due(step))
         elif kind == "checkpoint":
-            self._progress.other(time.monotonic())
+            self._progress.other(self.clock.now())
             self.hear(
                 events.CheckpointDone(
                     incarnation=incarnation, step=step, seconds=message["seconds"], why=message["why"]
@@ -242,7 +253,7 @@ class Command:
         if key not in self._gathering:
             self._gathering[key] = {}
             incarnation = self.incarnation
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._gathered, key, incarnation)
+            self.clock.later(GATHER_SECONDS, self._gathered, key, incarnation)
         self._gathering[key][rank] = fingerprint
         if len(self._gathering[key]) == len(self.places) * self.per_node:
             self._gathered(key, self.incarnation)
@@ -286,11 +297,13 @@ class Command:
         if isinstance(action, actions.Start):
             self._start(action)
         elif isinstance(action, actions.Stop):
-            self._progress.pause()
+            if action.incarnation == self.incarnation:  # not of an older one, to a node that was away
+                self._progress.pause()
             self._tell(action.nodes, {"do": "stop", "incarnation": action.incarnation})
         elif isinstance(action, actions.SaveAndStop | actions.Checkpoint):
             if isinstance(action, actions.SaveAndStop):
-                self._progress.pause()
+                self._saving = True
+                self._progress.linger(self.clock.now())
             wish = "checkpoint" if isinstance(action, actions.Checkpoint) else "stop"
             self._tell(self.places, {"do": "wish", "wish": wish})
         elif isinstance(action, actions.Distrust):
@@ -314,10 +327,8 @@ class Command:
 
     def _distrust(self, action: actions.Distrust) -> None:
         """Checkpoints of state in doubt lose their markers, and so are none."""
-        for folder in complete(self.run.checkpoints):
-            if step_of(folder) > action.step:
-                (folder / MARKER).unlink(missing_ok=True)
-                self.record("checkpoint_damaged", None, folder=folder.name, why=action.why)
+        for name in self.run.set_aside(action.step):
+            self.record("checkpoint_damaged", None, folder=name, why=action.why)
 
     def _start(self, start: actions.Start) -> None:
         ranks = len(start.nodes) * self.per_node
@@ -337,8 +348,8 @@ class Command:
             fruitless=self.controller.run.fruitless,
             aside=self.controller.run.fleet.aside,
         )
-        self._reasons, self._gathering = [], {}
-        self._progress.restart(time.monotonic())
+        self._reasons, self._gathering, self._saving = [], {}, False
+        self._progress.restart(self.clock.now())
         self._stragglers.restart()
         store = self.agents[start.nodes[0]].store if start.nodes[0] in self.agents else ""
         fetch: dict[int, dict[str, str]] = {}

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from colossi.control import policy
@@ -10,10 +11,11 @@ from colossi.control.controller import Controller
 from colossi.control.events import CorruptionSuspected
 from colossi.control.plan import Plan
 from colossi.engines.chaos import Chaos
+from colossi.engines.clock import Clock
 from colossi.engines.command import Command
 from colossi.errors import BadInput
 from colossi.ledger.events import Event
-from colossi.ledger.run import Run
+from colossi.ledger.run import Run, step_of
 from colossi.ledger.store import Ledger
 from colossi.spec import Spec
 from colossi.spec.layout import LayoutSpec
@@ -29,39 +31,80 @@ def command_of(
 ) -> tuple[Command, bool]:
     """What serves the agents of a run, heard on `host`; and whether it takes over from another."""
     chaos = chaos or Chaos()
-    controller, took_over = controller_of(ledger, spec, chaos, agents_live)
-    command = Command(
+    command = commanding(
         run,
         ledger,
-        controller,
-        per_node=spec.cluster.workers_per_node,
-        copy_ranks=spec.layout.copy_ranks,
+        plan_of(spec, chaos),
+        spec.layout.copy_ranks,
         snapshot_every=spec.checkpoint.snapshot_every,
         host=host,
         chaos=chaos,
+        agents_live=agents_live,
+    )
+    return command, command.took_over
+
+
+def commanding(
+    run: Run,
+    ledger: Ledger,
+    plan: Plan,
+    copy_ranks: int,
+    *,
+    snapshot_every: int = 1,
+    host: str = "127.0.0.1",
+    chaos: Chaos | None = None,
+    agents_live: bool = True,
+    clock: Clock | None = None,
+) -> Command:
+    """The same for a plan, on any clock."""
+    clock = clock or Clock()
+    controller, took_over = controller_of(ledger, plan, agents_live, clock)
+    return Command(
+        run,
+        ledger,
+        controller,
+        per_node=plan.per_node,
+        copy_ranks=copy_ranks,
+        snapshot_every=snapshot_every,
+        host=host,
+        chaos=chaos or Chaos(),
+        clock=clock,
         took_over=took_over,
         incarnation=ledger.next_incarnation() - 1,
         places=tuple(controller.run.world.nodes) if took_over else (),
         quarantined=quarantined_of(ledger),
     )
-    return command, took_over
+
+
+def plan_of(spec: Spec, chaos: Chaos) -> Plan:
+    """What the run of a spec asks of its nodes."""
+    assert spec.training is not None and spec.layout.replicate is not None
+    return Plan(
+        places=spec.cluster.nodes,
+        per_node=spec.cluster.workers_per_node,
+        copy=spec.layout.copy_ranks,
+        shares=_shares(spec.layout),
+        global_batch=spec.training.global_batch,
+        steps=spec.training.total_steps,
+        spares=spec.cluster.spares,
+        strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
+    )
 
 
 def controller_of(
-    ledger: Ledger, spec: Spec, chaos: Chaos, agents_live: bool = True
+    ledger: Ledger, plan: Plan, agents_live: bool = True, clock: Clock | None = None
 ) -> tuple[Controller, bool]:
     """The controller of a run: a new one, or one that takes over where another was killed.
 
     Where it is certain that no agent lives any more, there is nothing to take over.
     """
-    assert spec.training is not None and spec.layout.replicate is not None
-    plan = plan_of(spec, chaos)
+    clock = clock or Clock()
     history = [event for _, event in ledger.events()]
     ends = [e.incarnation for e in history if e.kind in ("finished", "stopped", "gave_up")]
     started = [e for e in history if e.kind == "incarnation_started"]
     counts = since_readmitted(history)
     quarantined = [e.text("node") for e in counts if e.kind == "quarantined"]
-    strikes = strikes_of(counts, time.monotonic() - time.time())
+    strikes = strikes_of(counts, clock.now() - clock.date())
     corruptions = Counter(e.text("node") for e in counts if e.kind == "corrupted")
     took_over = agents_live and bool(started) and started[-1].incarnation not in ends
     if took_over:
@@ -78,6 +121,7 @@ def controller_of(
             corruptions=corruptions,
             step=max(done, default=0),
             restored=int(last.number("restore") or 0),
+            saved=saved_of(history),
             before=[(e.incarnation, int(e.number("restore") or 0)) for e in started[:-1]],
             first_done=min(done, default=None),
             fruitless=fruitless,
@@ -88,26 +132,12 @@ def controller_of(
         controller = Controller(
             plan,
             ledger.next_incarnation(),
+            saved=saved_of(history),
             quarantined=quarantined,
             strikes=strikes,
             corruptions=corruptions,
         )
     return controller, took_over
-
-
-def plan_of(spec: Spec, chaos: Chaos) -> Plan:
-    """What a run of this spec asks of its nodes."""
-    assert spec.training is not None
-    return Plan(
-        places=spec.cluster.nodes,
-        per_node=spec.cluster.workers_per_node,
-        copy=spec.layout.copy_ranks,
-        shares=_shares(spec.layout),
-        global_batch=spec.training.global_batch,
-        steps=spec.training.total_steps,
-        spares=spec.cluster.spares,
-        strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
-    )
 
 
 def since_readmitted(history: Sequence[Event]) -> list[Event]:
@@ -171,6 +201,17 @@ def aside_of(history: Sequence[Event]) -> dict[str, str]:
         elif event.kind in ("checked", "node_lost", "quarantined"):
             aside.pop(event.text("node"), None)
     return aside
+
+
+def saved_of(history: Sequence[Event]) -> int:
+    """The newest step whose checkpoint is complete, and was not set aside since; 0 for none."""
+    steps: set[int] = set()
+    for event in history:
+        if event.kind == "checkpoint_complete":
+            steps.add(event.step or 0)
+        elif event.kind == "checkpoint_damaged":
+            steps.discard(step_of(Path(event.text("folder"))))
+    return max(steps, default=0)
 
 
 def suspicion_of(history: Sequence[Event]) -> CorruptionSuspected | None:

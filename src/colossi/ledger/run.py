@@ -69,6 +69,13 @@ class Run:
         """Where the prepared tokens are; a relative path counts from the run folder."""
         return (self.folder / self.corpus_file.read_text(encoding="utf-8").strip()).resolve()
 
+    def set_aside(self, step: int) -> list[str]:
+        """The checkpoints of all steps above this one are none any more; their names."""
+        doubted = [folder for folder in complete(self.checkpoints) if step_of(folder) > step]
+        for folder in doubted:
+            (folder / MARKER).unlink(missing_ok=True)
+        return [folder.name for folder in doubted]
+
     def spec(self) -> Spec:
         """The spec that the run was begun with."""
         return read_spec(self.spec_file)

@@ -60,7 +60,8 @@ class Outcome:
     @property
     def dollars(self) -> Spread:
         """Until all tokens are trained."""
-        return Spread.of([cost(self.spec, life.days * DAY)[0] for life in self.lives])
+        step, good = self.forecast.step, self.forecast.goodput
+        return Spread.of([cost(self.spec, life.days * DAY, step, good)[0] for life in self.lives])
 
     @property
     def interruptions(self) -> dict[str, Spread]:

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from colossi.data.corpus import Batch, Corpus
 from colossi.errors import CheckpointFailed, TrainingFailed
 from colossi.ledger.events import Event
-from colossi.ledger.run import MARKER, Run, step_of
+from colossi.ledger.fence import Fence
+from colossi.ledger.run import MARKER, Run, checkpoint_name, step_of
 from colossi.ledger.store import Ledger
 from colossi.spec.layout import AXES
 from colossi.spec.size import count_parameters, flops_per_token
@@ -238,13 +239,25 @@ def _run_steps(training: Training, start: int) -> None:
             saved = step
         if stopping:
             break
-    if saved > start:
+    if start == total and not _is_saved(training, total):  # its save was cut short, its snapshot was whole
+        training.record("checkpoint_begun", total)
+        training.saver.begin(total, training.state())
+        _wait_for_last(training, total)
+    elif saved > start:
         _wait_for_last(training, saved)
     if saved == total:
         training.record("finished", total)
     else:
         training.record("stopped", saved, why="asked to stop")
     training.tell("done", step=saved, stopped=saved < total)
+
+
+def _is_saved(training: Training, step: int) -> bool:
+    """Whether the checkpoint of a step is complete, as rank 0 sees it."""
+    found = [(training.saver.folder / checkpoint_name(step) / MARKER).exists()]
+    if training.saver.group is not None:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _one_step(training: Training, step: int) -> StepResult:
@@ -338,7 +351,11 @@ def _wait_for_last(training: Training, saved: int) -> None:
 
 
 def _recorder(ledger: Ledger, incarnation: int) -> Record:
+    fence = Fence(ledger, incarnation)
+
     def record(kind: str, step: int | None, **data: Any) -> None:
+        if fence.replaced():
+            raise RuntimeError(f"incarnation {incarnation} has been replaced")
         ledger.append(Event(time=time.time(), kind=kind, incarnation=incarnation, step=step, data=data))
 
     return record
