@@ -119,7 +119,7 @@ def test_info_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("forecast", "llama3-405b.toml"), ("plan", "colossus.toml")], ids=["forecast", "plan"]
+    "arguments", [("forecast", "llama3.toml"), ("plan", "colossus.toml")], ids=["forecast", "plan"]
 )
 def test_planning_needs_no_torch(arguments: tuple[str, str]) -> None:
     command, example = arguments

@@ -144,8 +144,6 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Live through months of the fleet's failures, many times, under the very controller of real runs."""
-    from colossi.ledger.report import report
-    from colossi.ledger.run import Run
     from colossi.simulation.outcome import compare, simulate
     from colossi.spec import read_spec
     from colossi.terminal import simulation
@@ -172,12 +170,11 @@ def simulate(
             _print_rich(simulation.render_comparison(found))
             _say(f"drawn in {page}\n")
         return
-    first = report(Run(folder).events())
-    simulation.write_page(outcome, first, folder / "simulation.html")
+    simulation.write_page(outcome, folder / "simulation.html")
     if as_json:
         _print_json(outcome.as_json())
     else:
-        _print_rich(simulation.render(outcome, first))
+        _print_rich(simulation.render(outcome))
         _say(f"drawn in {folder / 'simulation.html'}; the ledger of seed 1: colossi report {folder}\n")
 
 

@@ -105,7 +105,7 @@ def test_goodput_falls_with_the_fleet() -> None:
     assert forecast(instant).goodput.ettr > 0.98
 
 
-@pytest.mark.parametrize("name", ["llama3-405b"])
+@pytest.mark.parametrize("name", ["llama3"])
 def test_examples_run(name: str) -> None:
     assert forecast(read_spec(EXAMPLES / f"{name}.toml")).fits
 

@@ -67,7 +67,6 @@ class Simulated:
         """All that happens, until the run ends or its days are over."""
         scenario = self.scenario
         self._record("controller_started", took_over=False)
-        self._record("run_started", incarnation=1, **scenario.facts)
         for node in range(scenario.machinery.nodes):
             self._connect(scenario.name_of(node), scenario.rack_of(node))
         self._at(scenario.seconds, lambda: self._hear(events.StopWanted(why="the simulated days are over")))
@@ -75,7 +74,8 @@ class Simulated:
         while self.ended is None and self._due:
             self.now, _, happens = heapq.heappop(self._due)
             happens()
-        return self.ledger
+        # Steps are counted when something else happens, and are told for the moment when they were done.
+        return sorted(self.ledger, key=lambda event: event.time)
 
     # --- what befalls it ----------------------------------------------------------------------------------
 
@@ -303,6 +303,8 @@ class Simulated:
         spent += into * step
         rounds, rest = divmod(spent, every * step + write)
         last = min(every, int(rest / step))
+        if rounds and not last:  # no step since that checkpoint
+            rounds, last = rounds - 1, every
         steps = int(rounds) * every + last - into
         if not steps:
             return 0.0
@@ -312,6 +314,8 @@ class Simulated:
             self._write_ends(base, begun, written=True)
         self._step, self._since = self._step + steps, begun + last * step
         self._stall, self._writing = (write, True) if last == every else (0.0, False)
+        if self._writing and self._since + write <= self.now + ROUNDING:
+            self._write_ends(self._step, self._since + write)
         return stood + rounds * write
 
     def _write_ends(self, step: int, when: float, *, written: bool = False) -> None:
@@ -458,6 +462,8 @@ class Simulated:
             reason=self._reasons[0] if self._reasons else "",
         )
         self._reasons = []
+        if first:
+            self._record("run_started", **scenario.facts)
         if any(node in self._copies.places for node in self._dead):
             self._get_stuck()
         self._at(self.now + seconds, partial(self._train, start, seconds))

@@ -15,14 +15,18 @@ from typing import Any
 
 from colossi.errors import BadInput, RunError
 from colossi.files import write_whole
+from colossi.ledger.clock import account
 from colossi.ledger.events import Event
+from colossi.ledger.report import Report, report
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.plan.forecast import Forecast, cost, forecast
+from colossi.plan.translate import hardware_of
 from colossi.simulation.scenario import Scenario, complete_spec, scenario_of
-from colossi.simulation.seeds import Life, Spread, interval, life_of, live, lives
+from colossi.simulation.seeds import Life, Spread, interval, live, lives
 from colossi.spec.read import apply_override, build_spec, read_toml
 from colossi.spec.spec import Spec
+from colossi.world.power import Power, power_of
 
 DAY = 86400.0
 Tell = Callable[[int, int], None]
@@ -36,6 +40,8 @@ class Outcome:
     scenario: Scenario
     forecast: Forecast
     lives: list[Life]
+    first: Report | None = None  # of seed 1
+    power: Power | None = None  # of seed 1; none where nobody knows what its machines draw
 
     @property
     def ettr(self) -> Spread:
@@ -99,6 +105,7 @@ class Outcome:
             "closed_form_ettr": self.forecast.goodput.ettr,
             **plain,
             **tables,
+            "power": None if self.power is None else self.power.as_json(),
             "per_seed": [life.as_json() for life in self.lives],
         }
 
@@ -108,14 +115,32 @@ def simulate(spec: Spec, days: float, seeds: int, folder: Path | None, tell: Tel
     spec = complete_spec(spec)
     forecasted = forecast(spec)
     scenario = scenario_of(spec, days * DAY, forecasted)
-    kept = None
-    if folder is not None:
-        kept = _prepare(folder, spec, days)
-        if not Run(folder).ledger_file.exists():
-            life, history = live(scenario, 1)
-            _write_ledger(Run(folder).ledger_file, history)
-            assert life == life_of(scenario, 1, history)
-    return Outcome(spec, scenario, forecasted, lives(scenario, seeds, kept, tell))
+    if folder is None:
+        return Outcome(spec, scenario, forecasted, lives(scenario, seeds, None, tell))
+    run, kept = Run(folder), _prepare(folder, spec, days)
+    if run.ledger_file.exists():
+        history = run.events()
+    else:
+        _, history = live(scenario, 1)
+        _write_ledger(run.ledger_file, history)
+    power = _power(spec, forecasted, scenario, history)
+    return Outcome(spec, scenario, forecasted, lives(scenario, seeds, kept, tell), report(history), power)
+
+
+def _power(spec: Spec, found: Forecast, scenario: Scenario, history: Sequence[Event]) -> Power | None:
+    if spec.cluster.profile is not None:
+        return None
+    server, every = hardware_of(spec.cluster)[1], scenario.checkpoint_every
+    interval = every * scenario.step_seconds if every else None
+    return power_of(
+        account(history),
+        {part: float(seconds) for part, seconds in found.step.parts.items()},
+        server,
+        scenario.machinery.nodes,
+        spec.power,
+        spec.prices,
+        checkpoint_interval=interval,
+    )
 
 
 def _prepare(folder: Path, spec: Spec, days: float) -> Path:

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from colossi.errors import BadInput
 from colossi.files import write_whole
 from colossi.ledger.clock import PARTS
-from colossi.ledger.report import Report
 from colossi.simulation.outcome import DAY, Outcome, Variant
 from colossi.simulation.seeds import Spread
 from colossi.terminal import timeline
 from colossi.terminal.numerals import duration
+from colossi.world.power import Power
 
 BARS = "▁▂▃▄▅▆▇█"
 BINS = 40
 
 
-def render(outcome: Outcome, report: Report | None = None, width: int = 100) -> Group:
+def render(outcome: Outcome, width: int = 100) -> Group:
     """Everything, as mean and 5th to 95th percentile over the seeds."""
     scenario, seeds = outcome.scenario, len(outcome.lives)
     every = scenario.checkpoint_every
@@ -37,9 +37,22 @@ def render(outcome: Outcome, report: Report | None = None, width: int = 100) -> 
     last = (
         [Text(), Text(f"{len(ends)} of {seeds} gave up, the first: {ends[0]}{hint}", "red")] if ends else []
     )
-    drawn = [Text(), Text("seed 1"), timeline.draw(report, min(width, 100))] if report else []
+    first = outcome.first
+    drawn: list[RenderableType] = (
+        [Text(), Text("seed 1", "bold"), timeline.draw(first, min(width, 100))] if first else []
+    )
+    power: list[RenderableType] = [Text(), _power(outcome.power)] if outcome.power else []
     return Group(
-        head, Text(), _figures(outcome), Text(), _causes(outcome), Text(), _hours(outcome), *drawn, *last
+        head,
+        Text(),
+        _figures(outcome),
+        Text(),
+        _causes(outcome),
+        Text(),
+        _hours(outcome),
+        *drawn,
+        *power,
+        *last,
     )
 
 
@@ -88,6 +101,30 @@ def _hours(outcome: Outcome) -> Table:
     return table
 
 
+def _power(power: Power) -> Table:
+    """Of the first seed."""
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), title="power, seed 1", title_justify="left", show_header=False
+    )
+    table.title_style = "bold"
+    said = power.as_json()
+    needed, kept = said["battery_needed"], said["ramp_kept_mw_per_minute"]
+    table.add_row("peak, mean", f"{said['peak_mw']:,.1f}, {said['mean_mw']:,.1f} MW")
+    table.add_row("energy", f"{said['energy_mwh']:,.0f} MWh, ${said['energy_usd'] / 1e6:,.2f} million")
+    table.add_row(
+        "swing within each step",
+        f"{said['step_swing_mw']:,.1f} MW, every {duration(said['step_period_seconds'])}",
+    )
+    table.add_row("when the run stops", f"{said['largest_drop_mw']:,.1f} MW less")
+    table.add_row(
+        f"battery for {said['ramp_limit_mw_per_minute']:g} MW a minute",
+        f"{needed['mw']:,.1f} MW, {needed['mwh']:,.2f} MWh",
+    )
+    if kept is None:
+        table.add_row("", Text("the battery of [power] is too small for the swing of a step", "red"))
+    return table
+
+
 def _histogram(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     if low == high:
@@ -122,7 +159,7 @@ def render_comparison(variants: Sequence[Variant]) -> Group:
     return Group(table, Text(note, "dim"))
 
 
-def write_page(outcome: Outcome, report: Report, path: Path) -> None:
+def write_page(outcome: Outcome, path: Path) -> None:
     """The spread of ETTR over the seeds, and the timeline of the first."""
     import plotly.graph_objects as go  # type: ignore[import-untyped]
     from plotly.subplots import make_subplots  # type: ignore[import-untyped]
@@ -143,7 +180,8 @@ def write_page(outcome: Outcome, report: Report, path: Path) -> None:
         },
     )
     figure.add_trace(bars, row=2, col=1)
-    timeline.add_to(figure, report, row=3)
+    if outcome.first:
+        timeline.add_to(figure, outcome.first, row=3)
     figure.update_layout(title=outcome.spec.name, height=1000, showlegend=False)
     _write(path, figure.to_html(include_plotlyjs=True))
 
