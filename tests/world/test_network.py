@@ -256,6 +256,33 @@ def test_any_subset_may_talk() -> None:
     assert seconds(fabric, job, "all_reduce") == pytest.approx(64 * GIB / 2 / PORT, rel=1e-3)
 
 
+def test_a_ring_follows_the_order_of_the_job() -> None:
+    """Domains 2, 0, 1 on one channel, of the first GPU that is named of each."""
+    job = Job(np.array([17, 3, 8]), H100, "ring")
+    transfers = traffic(job, clos(3, 8, FabricSpec()), "all_gather", 0).transfers
+    assert list(zip(transfers.source.tolist(), transfers.target.tolist(), strict=True)) == [
+        (17, 3),
+        (3, 8),
+        (8, 17),
+    ]
+
+
+def test_a_ring_that_goes_to_and_fro_meets_collisions() -> None:
+    """In the order of the cables one flow leaves each leaf; scattered, all do, and hashed ones collide."""
+    fabric = clos(256, 8, FabricSpec(radix=64))
+    gpus = np.arange(2048)
+    scattered = np.random.default_rng(0).permutation(256)[:, None] * 8 + np.arange(8)
+    near, far = (Job(order, H100) for order in (gpus, scattered.ravel()))
+    size = 1024 * GIB
+    one, two, three = (
+        collective_seconds(fabric, job, "all_reduce", size, routing, 0)
+        for job, routing in ((near, "ecmp"), (far, "adaptive"), (far, "ecmp"))  # type: ignore[arg-type]
+    )
+    assert one == pytest.approx(two, rel=1e-3)
+    # 64 leaves with about 28 of 32 uplinks in use by 32 flows: some link has 4 or more of them
+    assert three > 3.5 * two
+
+
 def test_a_degraded_nic_slows_its_ring_and_a_cut_one_stops_it() -> None:
     fabric, job = clos(16, 8, FabricSpec()), Job(np.arange(128), H100)
     well = seconds(fabric, job, "all_reduce")
