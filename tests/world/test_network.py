@@ -1,5 +1,6 @@
 """Rates beside linear programs, paths beside a walk over the cables, times beside sums done by hand."""
 
+from collections import Counter
 from typing import get_args
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_rates_are_the_exact_ones(data: st.DataObject, links: int, flows: int) -
 
 FABRICS = [
     (6, 2, FabricSpec(radix=4)),  # three tiers, a core has two cables from a spine
-    (6, 2, FabricSpec(radix=8)),
+    (6, 2, FabricSpec(radix=8, managers=1)),
     (9, 2, FabricSpec(radix=6, planes=2)),
     (8, 2, FabricSpec(radix=6, oversubscription=2.0)),
     (8, 1, FabricSpec(radix=4, tiers=3)),
@@ -170,6 +171,50 @@ def test_adaptive_routing_finds_a_way_where_there_is_one(
         assert rate == 0
 
 
+@given(world=worlds(), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_adaptive_routing_uses_the_spines_with_a_way_and_no_others(
+    world: tuple[Fabric, Health], data: st.DataObject
+) -> None:
+    fabric, health = world
+    assume((np.concatenate([health.leaf_spine, health.spine_core]) < 1).any())
+    a, b = data.draw(st.lists(st.integers(0, fabric.nodes * fabric.rails - 1), min_size=2, max_size=2))
+    assume(a != b)
+    one = Transfers(np.array([a]), np.array([b]), np.zeros(1, np.int64), np.ones(1))
+    put = loads(fabric, health, one, "adaptive", 1, 0)
+    nics, leaves = len(fabric.node_leaf), len(np.unique(fabric.leaf_spine[:, 0]))
+    bundles = put.link[(put.weight > 0) & (put.link >= nics) & (put.link < nics + leaves * fabric.pod_spines)]
+    cables = range(nics, nics + len(fabric.leaf_spine))
+    climbs = [
+        fabric.leaf_spine[link - nics]
+        for way in ways(fabric, health, a, b)
+        for link, _ in way
+        if link in cables
+    ]
+    spines = {int(row[0]) * fabric.pod_spines + int(row[2]) % fabric.pod_spines for row in climbs}
+    assert {int(bundle) - nics for bundle in bundles} == spines
+
+
+@pytest.mark.parametrize("which", [0, 1, 4])
+@pytest.mark.parametrize("cut", [False, True])
+def test_every_way_is_as_likely(which: int, cut: bool) -> None:
+    """Of 8,000 connections each way has its share within five standard errors, with a cable cut or none."""
+    fabric, count = clos(*FABRICS[which]), 8000
+    health = whole(fabric)
+    if cut:
+        health = health.with_("leaf_spine", np.array([len(fabric.leaf_spine) - 1]))
+    last = fabric.nodes * fabric.rails - 2
+    flows = np.arange(count)
+    sent = Transfers(np.zeros(count, np.int64), np.full(count, last), flows, np.ones(count))
+    put = loads(fabric, health, sent, "ecmp", 1, 3)
+    taken = [put.link[put.flow == flow] for flow in flows]
+    found = Counter(frozenset(links.tolist()) for links in taken)
+    possible = {frozenset(link for link, _ in way) for way in ways(fabric, health, 0, last)}
+    assert set(found) == possible
+    expected = count / len(possible)
+    assert all(abs(number - expected) < 5 * expected**0.5 for number in found.values())
+
+
 @pytest.mark.parametrize(("nodes", "rails", "spec"), FABRICS)
 def test_bundles_of_like_links_change_nothing(nodes: int, rails: int, spec: FabricSpec) -> None:
     """A cable impaired by almost nothing makes adaptive routing look at every spine for itself."""
@@ -254,6 +299,33 @@ def test_any_subset_may_talk() -> None:
         (9, 5),
     ]
     assert seconds(fabric, job, "all_reduce") == pytest.approx(64 * GIB / 2 / PORT, rel=1e-3)
+
+
+def test_a_ring_follows_the_order_of_the_job() -> None:
+    """Domains 2, 0, 1 on one channel, of the first GPU that is named of each."""
+    job = Job(np.array([17, 3, 8]), H100, "ring")
+    transfers = traffic(job, clos(3, 8, FabricSpec()), "all_gather", 0).transfers
+    assert list(zip(transfers.source.tolist(), transfers.target.tolist(), strict=True)) == [
+        (17, 3),
+        (3, 8),
+        (8, 17),
+    ]
+
+
+def test_a_ring_that_goes_to_and_fro_meets_collisions() -> None:
+    """In the order of the cables one flow leaves each leaf; scattered, all do, and hashed ones collide."""
+    fabric = clos(256, 8, FabricSpec(radix=64))
+    gpus = np.arange(2048)
+    scattered = np.random.default_rng(0).permutation(256)[:, None] * 8 + np.arange(8)
+    near, far = (Job(order, H100) for order in (gpus, scattered.ravel()))
+    size = 1024 * GIB
+    one, two, three = (
+        collective_seconds(fabric, job, "all_reduce", size, routing, 0)
+        for job, routing in ((near, "ecmp"), (far, "adaptive"), (far, "ecmp"))  # type: ignore[arg-type]
+    )
+    assert one == pytest.approx(two, rel=1e-3)
+    # 64 leaves with about 28 of 32 uplinks in use by 32 flows: some link has 4 or more of them
+    assert three > 3.5 * two
 
 
 def test_a_degraded_nic_slows_its_ring_and_a_cut_one_stops_it() -> None:

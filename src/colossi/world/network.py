@@ -102,8 +102,7 @@ def together(
     waiting = np.ones(len(works), bool)
     while waiting.any():
         rate = _rates(matrix, waiting[owner], len(left))
-        with np.errstate(divide="ignore"):
-            needs = left / rate
+        needs = np.divide(left, rate, out=np.where(left > 0, np.inf, 0.0), where=rate > 0)
         ends = np.full(len(works), -np.inf)
         np.maximum.at(ends, owner, needs)
         first = ends[waiting].min()

@@ -27,7 +27,7 @@ Index = NDArray[np.int64]
 Real = NDArray[np.float64]
 Tier = Literal["node_leaf", "leaf_spine", "spine_core"]
 
-FLOWLETS = 8  # assumed: no public figure for RDMA, which leaves few gaps; docs/network.md shows others
+FLOWLETS = 8  # assumed: nothing is published for RDMA, which leaves few gaps between packets
 CHUNK = 1 << 17  # transfers worked on at a time, to bound memory
 
 

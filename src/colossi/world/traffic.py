@@ -30,7 +30,10 @@ PEERS = 16  # all_to_all: how many other domains, drawn at random, stand for all
 
 @dataclass(frozen=True)
 class Job:
-    """Some GPUs of the fabric (node * gpus of a node + place), and how they talk."""
+    """Some GPUs of the fabric (node * gpus of a node + place), and how they talk.
+
+    Rings and trees join NVLink domains in the order in which `gpus` first names each.
+    """
 
     gpus: NDArray[np.int_]
     node: Node  # of the catalogue
@@ -49,12 +52,16 @@ class Traffic:
 
 
 def members(job: Job) -> list[NDArray[np.int_]]:
-    """The group's GPUs, domain by domain, in order."""
-    gpus = np.unique(job.gpus)
-    if len(gpus) != len(job.gpus) or not len(gpus):
+    """The group's GPUs, domain by domain, in the order in which the job names the domains."""
+    gpus = np.asarray(job.gpus)
+    if not len(gpus) or len(np.unique(gpus)) != len(gpus):
         raise BadInput("a job's GPUs are none, or one is named twice", "name each GPU once")
-    domain = gpus // job.node.domain
-    return np.split(gpus, np.flatnonzero(np.diff(domain)) + 1)
+    _, first, which, sizes = np.unique(
+        gpus // job.node.domain, return_index=True, return_inverse=True, return_counts=True
+    )
+    turn = np.argsort(np.argsort(first))
+    order = np.argsort(turn[which], kind="stable")
+    return np.split(gpus[order], np.cumsum(sizes[np.argsort(first)])[:-1])
 
 
 def channel_nics(job: Job, fabric: Fabric) -> Index:
