@@ -68,10 +68,11 @@ class Controller:
         """In the place of one that was killed while this incarnation ran on these nodes, by place.
 
         `step` is the newest that this incarnation did, `restored` the one that it began from, `saved` the
-        newest that is on the disk; `before` says from which ones those before it did (number, step), oldest first: snapshots that are older than the
-        incarnation before the first of these do not count. `suspicion` is the last one that was heard;
-        `strikes` and `corruptions` say when nodes failed, and how often their results were wrong. It waits
-        for the nodes to come back; if all do, and nothing is wrong, the run simply goes on.
+        newest that is on the disk; `before` says from which ones those before it did (number, step), oldest
+        first: snapshots that are older than the incarnation before the first of these do not count.
+        `suspicion` is the last one that was heard; `strikes` and `corruptions` say when nodes failed, and how
+        often their results were wrong. It waits for the nodes to come back; if all do, and nothing is wrong,
+        the run simply goes on.
         """
         self = cls(plan, incarnation + 1)
         run = self.run
