@@ -311,7 +311,7 @@ small = st.builds(
 @given(small, many_faults)
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens(machine: Scenario, faults: list[Fault]) -> None:
-    """It ends; the ledger adds up; steps follow on what was restored; copies are where they are told to be."""
+    """It ends; the ledger adds up; steps follow on what was restored; copies are where they are told."""
     simulated = Simulated(machine, sorted(faults, key=lambda one: one.time))
     simulated._copies = Checked(machine.plan.per_node)
     history = simulated.play()

@@ -1,4 +1,4 @@
-"""The time of a controller: its door to the machine's clocks. Under `colossi torture` another stands here."""
+"""The time of a controller: its door to the clocks of the machine; `colossi torture` has another."""
 
 import asyncio
 import time

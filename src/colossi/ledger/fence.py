@@ -1,5 +1,5 @@
 """
-A fence for workers that were replaced and do not know it: of a frozen node that thaws, of one cut off.
+A fence for workers that have been replaced and do not know it yet, as on a frozen node that thaws.
 
 Where a world is one node, or all of its nodes were lost together, such workers would go on: nobody that they
 need is missing. What they want to write is refused.

@@ -79,14 +79,15 @@ class Checks:
 
     def hears(self, event: events.Event) -> None:
         """What it cannot say later that it did not know."""
+        newest = self.newest
         if isinstance(event, events.CheckpointDone) and not event.why:
             self.saved = {step: c for step, c in self.site.disk.whole.items() if step <= event.step}
-        elif isinstance(event, events.CorruptionSuspected) and event.incarnation == self.newest:
+        elif isinstance(event, events.CorruptionSuspected) and event.incarnation == newest:
             self.doubted[event.incarnation] = event.step - 1 if event.agreed is None else event.agreed
             self.fruitless = self.before + 1
-        elif isinstance(event, events.StepDone) and event.incarnation == self.newest:
-            if event.step <= self.doubted.get(event.incarnation, event.step):
-                self.fruitless = 0
+        elif isinstance(event, events.StepDone) and event.incarnation == newest:
+            trusted = event.step <= self.doubted.get(newest, event.step)
+            self.fruitless = 0 if trusted else self.fruitless
 
     def wants(self, action: Action) -> None:
         """Every action, before it is carried out."""

@@ -11,7 +11,7 @@ EPOCH = 1_700_000_000.0  # [unix s] where the ledger's dates begin
 
 
 class VirtualClock(Clock):
-    """Time passes only in `advance`; of two calls for the same moment the first that was asked for is first."""
+    """Time passes only in `advance`; of two calls for one moment that asked for first is made first."""
 
     def __init__(self) -> None:
         self._now = BEGIN

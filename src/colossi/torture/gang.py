@@ -1,5 +1,5 @@
 """
-The workers of one incarnation together: they form a group, restore, step, snapshot and save, as train/loop.py does.
+The workers of one incarnation together: they form a group, restore, step and save, as train/loop.py does.
 
 A step is done by all or by none. What it computes differs from one incarnation to the next, so that parts of
 two tries of a step do not pass for one.
@@ -123,7 +123,7 @@ class Gang:
         self.site.clock.later(seconds, self._step)
 
     def _step(self) -> None:
-        """All have done it: the snapshot of the one before is whole everywhere, as its settling is part of it."""
+        """All have done it; the snapshot of the one before is whole everywhere, as that is part of it."""
         if self.over or self._waits("_step"):
             return
         site = self.site

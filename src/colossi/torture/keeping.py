@@ -29,9 +29,7 @@ class ListLedger(Ledger):
         for event in self.list[len(self._read) :]:
             data = json.loads(json.dumps(event.data))
             self._read.append((len(self._read) + 1, replace(event, data=data)))
-        return iter(
-            [(number, event) for number, event in self._read if number > after and kind in (None, event.kind)]
-        )
+        return iter([each for each in self._read[after:] if kind in (None, each[1].kind)])
 
     def newest(self) -> int:
         """The highest id so far."""

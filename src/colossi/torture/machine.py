@@ -1,5 +1,5 @@
 """
-A node as the storms see it: its agent, which keeps to the protocol of engines/agent.py, its workers and its memory.
+A node as the storms see it: an agent that keeps to the protocol of engines/agent.py, workers, and a memory.
 
 The agent's real part here is its memory (engines/memory.py); its processes, threads and sockets are modelled.
 Times of the protocol are those of agent.py.
@@ -33,7 +33,7 @@ class Worker:
 
 
 class Machine:
-    """Up or down; each life of its agent has a number, and what belongs to an earlier life does not happen."""
+    """Up or down. Each life of its agent has a number; what belongs to an earlier one does not happen."""
 
     def __init__(self, site: "Site", name: str, rack: str) -> None:
         self.site, self.clock, self.name, self.rack = site, site.clock, name, rack

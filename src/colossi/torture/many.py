@@ -52,7 +52,10 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"{self.storms:,} storms, {self.hours:,.1f} hours of virtual time"
-        yield f"{self.faults:,} faults, {self.controllers:,} controllers, {self.incarnations:,} incarnations, {self.steps:,} steps"
+        yield (
+            f"{self.faults:,} faults, {self.controllers:,} controllers, "
+            f"{self.incarnations:,} incarnations, {self.steps:,} steps"
+        )
         yield ", ".join(f"{count:,} {how}" for how, count in sorted(self.ended.items())) or "none ended"
         if self.broken is None:
             yield "every promise was kept"

@@ -1,4 +1,4 @@
-"""The state of a model as the storms have it: one number, in 16 bytes of a snapshot. See engines/memory.py."""
+"""The state of a model as the storms have it: one number, in 16 bytes of a snapshot."""
 
 import struct
 from typing import Any

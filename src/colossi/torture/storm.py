@@ -1,5 +1,5 @@
 """
-One storm: a cluster, its policies and many faults at once, all drawn from a seed; and then calm, in which it must end.
+One storm: a cluster, its policies and many faults, all drawn from a seed; then calm, in which it must end.
 
 Faults come at moments, or lie in wait for something to happen (a start, a stop, a checkpoint, a takeover), so
 that recoveries are hit as often as steps are.

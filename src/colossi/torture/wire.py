@@ -2,7 +2,7 @@
 The connection of an agent to the controller: in order in each direction, late, and at some moment broken.
 
 As TCP: while packets are held up nothing is lost, it all comes later; what was under way when a connection
-breaks is lost, and each side finds out at its own time. The controller's end is a `Line`, as in engines/line.py.
+breaks is lost, and each side finds out at its own time. The controller's end is a `Line`: engines/line.py.
 """
 
 import json
