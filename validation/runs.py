@@ -3,6 +3,7 @@ Forecasts beside published runs, misses first.
 
     python validation/runs.py                    # every group: error, worst rows
     python validation/runs.py --held-out         # constants fitted anew without each group in turn
+    python validation/runs.py --calculon DIR     # and Calculon's errors on the rows that it can express
     python validation/runs.py --fit              # fit them to all, and write the catalogue's efficiency.toml
 
 Errors are of step times, |forecast / measured - 1|. "Held out" means that the constants come from all other
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from calculons import calculon, expressible
 from published import Published, published_runs
 
 from colossi.errors import SpecError
@@ -329,6 +331,26 @@ def draw(table: Table, seconds: Array, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def beside_calculon(table: Table, ours: dict[str, Array], folder: Path) -> dict[str, Any]:
+    """Its errors and ours on the rows that it can express, and gives an answer to."""
+    theirs, found = calculon(folder), {}
+    for i, run in enumerate(table.runs):
+        if expressible(run):
+            answer = theirs(run)
+            if isinstance(answer, str):
+                say(f"  Calculon has no answer to {run.row['id']}: {answer}\n")
+            else:
+                found[i] = answer
+    rows = np.array(list(found))
+    forecasts = {"Calculon": np.array(list(found.values()))} | {name: s[rows] for name, s in ours.items()}
+    errors = {name: forecast / table.seconds[rows] - 1 for name, forecast in forecasts.items()}
+    groups = table.group[rows]
+    return {
+        name: {g: score(e[groups == g]) for g in dict.fromkeys(groups)} | {"all": score(e)}
+        for name, e in errors.items()
+    }
+
+
 def not_fitting(table: Table) -> dict[str, int]:
     """Runs that did run and are said to need more memory than there was, by publisher.
 
@@ -361,6 +383,7 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true", help="also fit without each group in turn")
     parser.add_argument("--worst", type=int, default=15, help="rows to show")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw forecast against measured (SVG)")
+    parser.add_argument("--calculon", type=Path, metavar="DIR", help="a checkout of Calculon")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
 
@@ -381,8 +404,12 @@ def main() -> None:
         "trends": trends(table, seconds),
         "worst": worst(table, seconds, chosen.worst),
     }
+    ours = {"colossi": seconds}
     if chosen.held_out:
-        result["held_out"] = by_group(table, held_out(table, start))
+        ours["colossi, held out"] = held_out(table, start)
+        result["held_out"] = by_group(table, ours["colossi, held out"])
+    if chosen.calculon:
+        result["beside_calculon"] = beside_calculon(table, ours, chosen.calculon)
     if chosen.plot:
         draw(table, seconds, chosen.plot)
     if chosen.json:
@@ -394,6 +421,8 @@ def main() -> None:
     print_table("step time: all constants fitted to all of these", result["groups"])
     if chosen.held_out:
         print_table("held out: constants from all other publishers", result["held_out"])
+    for name, groups in result.get("beside_calculon", {}).items():
+        print_table(f"{name}, on the rows that Calculon can express", groups)
     print_table("memory", result["memory"])
     over = ", ".join(f"{group} {count}" for group, count in result["not_fitting"].items() if count)
     say(

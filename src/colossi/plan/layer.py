@@ -50,6 +50,13 @@ def tokens(case: Case) -> Number:
     return case.layout.micro_batch * case.training.sequence / case.layout.context
 
 
+def expert_shard(case: Case) -> Number:
+    """Ranks over which the weights of the same experts are sharded."""
+    layout = case.layout
+    per_expert = layout.expert * layout.expert_tensor / (layout.tensor * layout.context)
+    return np.maximum(layout.shard / np.maximum(per_expert, 1.0), 1.0)
+
+
 def value_size(case: Case) -> Number:
     """Of a head's values."""
     model = case.model

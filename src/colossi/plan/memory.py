@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from colossi.plan.activations import peak
 from colossi.plan.case import Case, Number
-from colossi.plan.layer import tokens, value_size
+from colossi.plan.layer import expert_shard, tokens, value_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,6 @@ def expert_data(case: Case) -> Number:
     return case.machine.gpus / (case.layout.pipeline * case.layout.expert * case.layout.expert_tensor)
 
 
-def expert_shard(case: Case) -> Number:
-    """Ranks over which the weights of the same experts are sharded."""
-    layout = case.layout
-    per_expert = layout.expert * layout.expert_tensor / (layout.tensor * layout.context)
-    return np.maximum(layout.shard / np.maximum(per_expert, 1.0), 1.0)
-
-
 def held(case: Case) -> tuple[Number, Number, Number]:
     """Numbers of weights, gradients and optimizer that a rank keeps."""
     p, layout = parameters(case), case.layout
@@ -163,11 +157,18 @@ def memory(case: Case) -> Memory:
     gathered = np.where(
         layout.shard > 1, 2.0 * 2.0 * (parameters(case).dense + parameters(case).experts) / layers, 0.0
     )
+    activations = per_layer * layers * in_flight(case) + working + logits
+    taken: Number = 1.0e9  # by the driver and by libraries
+    own = case.machine.own_host > 0
+    if np.any(own):  # colossi's trainer on CPU cores
+        p = parameters(case)
+        activations = np.where(own, peak(case, layers, in_flight(case), p.dense, p.experts), activations)
+        taken = np.where(own, 0.0, taken)
     return Memory(
         weights=training.number_bytes * weights,
         gradients=training.gradient_bytes * gradients,
         # Two moments, and a float32 copy of weights that are used in fewer bits.
         optimizer=np.where(training.number_bytes < 4, 12.0, 8.0) * optimizer,
-        activations=per_layer * layers * in_flight(case) + working + logits,
-        buffers=gathered + 1.0e9,
+        activations=activations,
+        buffers=gathered + taken,
     )

@@ -18,8 +18,8 @@ from colossi.plan.case import Case, Number
 from colossi.plan.collectives import gather, reduce, send
 from colossi.plan.efficiency import Efficiency
 from colossi.plan.kernels import moved
-from colossi.plan.layer import Times, head_times, layer_times, tokens
-from colossi.plan.memory import ends_are_layers, expert_data, expert_shard, held, layers_of_stage, parameters
+from colossi.plan.layer import Times, expert_shard, head_times, layer_times, tokens
+from colossi.plan.memory import ends_are_layers, expert_data, held, layers_of_stage, parameters
 
 # Shares of a computation under which messages can travel: at its ends nothing is there to send yet, or
 # nothing is left to compute. Chosen so, not fitted.
