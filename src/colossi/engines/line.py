@@ -89,7 +89,7 @@ class Line(asyncio.BufferedProtocol):
                 self._prove(message)
 
     def _whole(self, nbytes: int) -> Message | None:
-        """What has come, if that is one message and nothing else, as is the rule: without copying it twice."""
+        """What has come, if that is one message and nothing else, as is the rule: not copied twice."""
         if nbytes < LENGTH.size or LENGTH.unpack_from(self._incoming)[0] != nbytes - LENGTH.size:
             return None
         try:
