@@ -21,6 +21,7 @@ from typing import Any, Self
 Message = dict[str, Any]
 
 LENGTH = struct.Struct(">I")
+_ENCODE = json.JSONEncoder(check_circular=False).encode
 LARGEST = 64 << 20  # of a message's JSON [B]: 25,000 nodes fit in; more is no message of ours
 FILES = 64  # open files that one message may carry
 
@@ -155,7 +156,7 @@ def opened(message: Message) -> bytes:
 
 def frame_with(common: bytes, own: Message) -> bytes:
     """The message with all fields of an `opened` one and its own, which must be others, as it is sent."""
-    body = common + b", " + json.dumps(own).encode()[1:]
+    body = common + b", " + _ENCODE(own).encode()[1:]
     return LENGTH.pack(len(body)) + body
 
 

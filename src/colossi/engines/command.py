@@ -199,6 +199,9 @@ class Command:
         self._heartbeats.beat(node, now)
         if kind == "beat":
             agent.send(BEAT)
+        elif kind == "stopped":
+            agent.store = message["store"]
+            self.hear(events.NodeStopped(node=node, incarnation=message["incarnation"], held=held(message)))
         elif kind == "refused":
             self.refused(message["peer"], message["why"])
         elif kind == "stop_wanted":
@@ -207,9 +210,6 @@ class Command:
             why = message["why"]
             self.record("checked", self.step, node=node, passed=not why, why=why)
             self.hear(events.NodeChecked(node=node, passed=not why, why=why))
-        elif kind == "stopped":
-            agent.store = message["store"]
-            self.hear(events.NodeStopped(node=node, incarnation=message["incarnation"], held=held(message)))
         elif message["incarnation"] == self.incarnation:
             self._of_this_incarnation(node, message["rank"], kind, message)
 

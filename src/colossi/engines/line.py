@@ -67,6 +67,11 @@ class Line(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many have come: of one message or of several."""
+        if not self._buffer and self.node and not self._transport.is_closing():
+            message = self._whole(nbytes)
+            if message is not None:
+                self._listener.heard(self, message)
+                return
         self._buffer += self._incoming[:nbytes]
         while len(self._buffer) >= LENGTH.size and not self._transport.is_closing():
             try:
@@ -82,6 +87,15 @@ class Line(asyncio.BufferedProtocol):
                 self._listener.heard(self, message)
             else:
                 self._prove(message)
+
+    def _whole(self, nbytes: int) -> Message | None:
+        """What has come, if that is one message and nothing else, as is the rule: not copied twice."""
+        if nbytes < LENGTH.size or LENGTH.unpack_from(self._incoming)[0] != nbytes - LENGTH.size:
+            return None
+        try:
+            return message_of(bytes(self._incoming[LENGTH.size : nbytes]))
+        except (ValueError, RecursionError):
+            return None  # the long way says what is wrong
 
     def connection_lost(self, error: Exception | None) -> None:
         """For whatever reason."""
