@@ -99,8 +99,8 @@ class Controller:
         """
         self = cls(plan, incarnation + 1, quarantined=quarantined, strikes=strikes, corruptions=corruptions)
         run = self.run
-        run.phase, run.newest, run.first_done = "adopting", max(step, restored, 0), first_done
-        run.saved = saved
+        run.phase, run.newest, run.saved = "adopting", max(step, restored, 0), saved
+        run.first_done = step if first_done is None and step > max(restored, 0) else first_done
         run.fruitless, run.fleet.aside = dict(fruitless or {}), dict(aside or {})
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs.begin(incarnation, run.world.places)
@@ -354,6 +354,7 @@ class Controller:
         if run.phase == "adopting":
             absent = [node for node in run.world.nodes if node not in run.fleet.racks]
             run.give_up_on(absent)
+            run.absent = 0
             return run.stop(f"{', '.join(absent[:3])} did not come back to the new controller", now)
         if run.phase == "stopping":
             silent = [node for node in run.fleet.runs if node in run.fleet.racks]
