@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from calculons import calculon, expressible
+from numpy.typing import NDArray
 from published import Published, published_runs
 
 from colossi.errors import SpecError
