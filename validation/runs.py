@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from calculons import calculon, expressible
+from numpy.typing import NDArray
 from published import Published, published_runs
 
 from colossi.errors import SpecError
@@ -34,11 +34,19 @@ from colossi.spec import build_spec
 CATALOGUE = Path(__file__).parents[1] / "src/colossi/spec/catalogue/efficiency.toml"
 Array = NDArray[np.float64]
 
-NAMES = tuple(field.name for field in fields(Efficiency))
+# Of measured devices alone, where `colossi calibrate` fits them; here they stay as they are.
+MEASURED_ELSEWHERE = (
+    *("product_width", "product_rows", "score_seconds", "reduce_rounds", "host_shard", "shard_passes"),
+    *("loss_passes", "optimizer_passes", "muon_share", "muon_passes", "host_muon"),
+)
+NAMES = tuple(field.name for field in fields(Efficiency) if field.name not in MEASURED_ELSEWHERE)
 # Bounds that physics or the definition sets; all else may be within six times its starting value.
 BOUNDS = {
     "product_wave": (0.05, 1.0),
     "product_8bit": (0.5, 1.0),
+    "product_4bit": (0.4, 1.0),
+    # Read and write: permute, sort by expert, sort back, unpermute are 8; weights and padding 4 more.
+    "router_passes": (4.0, 12.0),
     "product_grouped": (0.85, 1.0),  # large groups: as one product, but for its launch
     "host_layer": (1e-5, 4e-3),
     "host_experts": (1e-5, 8e-3),
@@ -56,7 +64,7 @@ BOUNDS = {
     "jitter": (1e-4, 0.02),
     "power": (0.1, 1.0),
 }
-ARCHITECTURES = ("ampere", "hopper", "blackwell")
+ARCHITECTURES = ("ampere", "hopper", "blackwell", "blackwell-ultra")
 # Shares of the dense peak that kernels alone were measured at, which the fit may leave by a fourth. Products:
 # AIConfigurator's tables (A100 0.84, H100 0.78, B200 0.65). Attention: papers of FlashAttention-2 and -3,
 # causal (A100 0.6 to 0.7, H100 0.35 and 0.6 to 0.75); cuDNN on B200 about 0.6.
@@ -64,7 +72,10 @@ MEASURED = {
     "ampere": Architecture(0.84, 0.60, 0.60, 400 / 312e12),
     "hopper": Architecture(0.74, 0.62, 0.36, 700 / 989e12),
     "blackwell": Architecture(0.62, 0.58, 0.58, 1000 / 2250e12),
+    # Twice the exponentials of Blackwell (NVIDIA, "Inside NVIDIA Blackwell Ultra", 2025), products as there.
+    "blackwell-ultra": Architecture(0.62, 0.72, 0.72, 1000 / 2250e12),
 }
+START = replace(Efficiency(), product_4bit=0.8)
 SHARES = [(kind, key) for kind in ARCHITECTURES for key in ("product", "flash", "flash_2")]
 
 
@@ -161,8 +172,7 @@ class Table:
 def pack(fitted: Fitted) -> Array:
     """Logarithms of the constants, in one vector."""
     shares = [getattr(fitted.architectures[kind], key) for kind, key in SHARES]
-    with np.errstate(divide="ignore"):  # some are nothing on GPUs, and stay so
-        return np.log([*asdict(fitted.efficiency).values(), *shares])
+    return np.log([*(getattr(fitted.efficiency, name) for name in NAMES), *shares])
 
 
 def unpack(x: Array) -> Fitted:
@@ -242,7 +252,7 @@ def to_toml(fitted: Fitted) -> str:
         "# is in plan/efficiency.py. CDNA 3 is not among them: shares of SemiAnalysis, December 2024.",
         "[efficiency]",
     ]
-    lines += [f"{name} = {value:.4g}" for name, value in asdict(fitted.efficiency).items()]
+    lines += [f"{name} = {getattr(fitted.efficiency, name):.4g}" for name in NAMES]
     other = {"cdna3": Architecture(0.48, 0.35, 0.30, 750 / 1307e12)}
     for kind, shares in (fitted.architectures | other).items():
         lines += ["", f"[architecture.{kind}]"]
@@ -387,9 +397,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
 
-    start = pack(Fitted(Efficiency(), MEASURED))
+    start = pack(Fitted(START, MEASURED))
     if chosen.fit:
-        table = Table.read(Fitted(Efficiency(), MEASURED))
+        table = Table.read(Fitted(START, MEASURED))
         x = fit(table, np.arange(len(table.seconds)), start)
         CATALOGUE.write_text(to_toml(unpack(x)), encoding="utf-8")
         published.cache_clear()
