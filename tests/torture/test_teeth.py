@@ -131,7 +131,7 @@ def writes_though_it_was_replaced(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_its_workers_too_late(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(machine, "CUT_OFF_SECONDS", 4.5)
+    patch.setattr(machine, "CUT_OFF_SECONDS", 5.0)
 
 
 def takes_the_stale_snapshot_of_its_own(patch: pytest.MonkeyPatch) -> None:
