@@ -132,6 +132,7 @@ class Agent:
             "node": self.node,
             "rack": self.place.rack,
             "pid": os.getpid(),
+            "call": time.time(),
             "incarnation": self.incarnation if self._busy() else 0,
             "held": self.memory.held(),
             "store": free_address(self.place.host),

@@ -165,6 +165,7 @@ class Machine:
         return {
             "node": self.name,
             "rack": self.rack,
+            "call": self.clock.date(),
             "incarnation": self.incarnation if self.workers else 0,
             "held": self.memory.held(),
         }
