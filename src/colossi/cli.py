@@ -353,9 +353,7 @@ def evaluate(
 @app.command()
 def chat(
     folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a Hugging Face folder.")],
-    prompt: Annotated[
-        str | None, typer.Option(help="Answer this one question and exit; - reads it from stdin.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and exit; - reads it from stdin.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[
         float, typer.Option(min=0, max=1, help="Draw from this mass of likeliest tokens.")
@@ -374,30 +372,18 @@ def chat(
 @app.command()
 def torture(
     hours: Annotated[float | None, typer.Option(min=0, help="Go on for so long.")] = None,
-    storms: Annotated[
-        int | None, typer.Option(min=1, help="How many; 1,000 if --hours does not say how long.")
-    ] = None,
+    storms: Annotated[int | None, typer.Option(min=1, help="How many; 1,000 without --hours.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first storm's; the next ones count on.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Try the controller in simulated storms of faults; a broken promise prints a seed that replays it."""
     from colossi.terminal.progress import Progress
-    from colossi.torture.many import Summary
-    from colossi.torture.many import storms as storm_after_storm
-    from colossi.torture.storm import run as run_storm
+    from colossi.torture.many import torture as torture_here
 
-    most = storms or (1000 if hours is None else None)
-    if most == 1:
-        summary = Summary()
-        summary.add(run_storm(seed, None if as_json else lambda line: sys.stdout.write(f"{line}\n")))
-    else:
-        with Progress() as progress:
-            summary = storm_after_storm(seed, most, hours and hours * 3600, progress)
-    if as_json:
-        _print_json(summary.as_json())
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in summary.lines()))
-    if summary.broken is not None:
+    with Progress() as progress:
+        found = torture_here(seed, storms, hours, progress, None if as_json else sys.stdout.write)
+    _print_json(found.as_json()) if as_json else sys.stdout.write("\n".join([*found.lines(), ""]))
+    if found.broken is not None:
         raise typer.Exit(1)
 
 

@@ -136,8 +136,7 @@ class Command:
         now = self.clock.now()
         for node in self._heartbeats.overdue(now):
             if agent := self.agents.get(node):
-                # It may only be slow: then these are the last words that it finds.
-                agent.send(frame({"do": "stop", "incarnation": self.incarnation}))
+                agent.send(frame({"do": "stop", "incarnation": self.incarnation}))  # should it only be slow
                 agent.close()
                 self._lost(agent, f"silent for {SILENT_NODE_SECONDS:g} s", SILENT_NODE_SECONDS)
         if stuck := self._progress.overdue(now):
@@ -166,8 +165,7 @@ class Command:
         """An agent has come, or has come back."""
         call = float(hello.get("call", 0.0))
         if agent.node in self.agents and call < self._calls.get(agent.node, call):
-            agent.close()  # an attempt that it gave up, and that took longer than the next one
-            return
+            return agent.close()  # an attempt that it gave up, and that took longer than the next one
         self._calls[agent.node] = call
         if old := self.agents.pop(agent.node, None):  # its line broke, and it was back before we noticed
             old.close()
@@ -307,13 +305,13 @@ class Command:
                 self._progress.pause()
             self._tell(action.nodes, {"do": "stop", "incarnation": action.incarnation})
         elif isinstance(action, actions.SaveAndStop | actions.Checkpoint):
-            if isinstance(action, actions.SaveAndStop):
-                self._saving = True
+            self._saving = self._saving or isinstance(action, actions.SaveAndStop)
+            if self._saving:
                 self._progress.linger(self.clock.now())
-            wish = "checkpoint" if isinstance(action, actions.Checkpoint) else "stop"
-            self._tell(self.places, {"do": "wish", "wish": wish})
+            self._tell(self.places, {"do": "wish", "wish": "stop" if self._saving else "checkpoint"})
         elif isinstance(action, actions.Distrust):
-            self._distrust(action)
+            for name in self.run.set_aside(action.step):
+                self.record("checkpoint_damaged", None, folder=name, why=action.why)
         elif isinstance(action, actions.Check):
             self._tell([action.node], {"do": "check"})
         elif isinstance(action, actions.Quarantine):
@@ -330,11 +328,6 @@ class Command:
     def _said_stopped(self) -> bool:
         """Whether rank 0 has written that it saved and stopped."""
         return any(e.incarnation == self.incarnation for _, e in self.ledger.events("stopped"))
-
-    def _distrust(self, action: actions.Distrust) -> None:
-        """Checkpoints of state in doubt lose their markers, and so are none."""
-        for name in self.run.set_aside(action.step):
-            self.record("checkpoint_damaged", None, folder=name, why=action.why)
 
     def _start(self, start: actions.Start) -> None:
         ranks = len(start.nodes) * self.per_node

@@ -64,6 +64,22 @@ class Summary:
             yield f"colossi torture --seed {self.broken.seed} --storms 1"
 
 
+def torture(
+    seed: int,
+    most: int | None,
+    hours: float | None,
+    progress: Callable[[str, float, float | None], None],
+    write: Callable[[str], object] | None,
+) -> Summary:
+    """What the command does: one storm whose story is written, if anybody wants it; or many."""
+    if most == 1:
+        summary = Summary()
+        summary.add(run(seed, None if write is None else lambda line: write(f"{line}\n")))
+        return summary
+    seconds = None if hours is None else hours * 3600
+    return storms(seed, 1000 if most is None and seconds is None else most, seconds, progress)
+
+
 def storms(
     first: int,
     most: int | None,
