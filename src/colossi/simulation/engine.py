@@ -17,6 +17,7 @@ from colossi.control.controller import Controller
 from colossi.ledger.events import JSON, Event
 from colossi.simulation.copies import Copies
 from colossi.simulation.scenario import Scenario
+from colossi.simulation.steps import ROUNDING, Steps
 from colossi.world.failures import Fault
 
 BEGINNING = 1_767_225_600.0  # [unix s] 2026-01-01 UTC, when every simulated run begins
@@ -25,8 +26,6 @@ BEGINNING = 1_767_225_600.0  # [unix s] 2026-01-01 UTC, when every simulated run
 FLAP_SECONDS = 4.096e-6 * 2**20 * 7
 CHECK_SECONDS = 60.0  # [s] for the check of a node: as long as our own takes with margin; an assumption
 PEERS = 16  # ranks whose fingerprints are told when copies of the weights differ
-KEPT = 2  # checkpoints on disk
-ROUNDING = 1e-6  # [s] a step that ends at a moment has ended at it
 
 
 class Simulated:
@@ -52,15 +51,9 @@ class Simulated:
         )
         self._course = 0  # counts what makes planned moments void: another speed, another stage
         self._from = 0  # the step that this incarnation began from
-        self._step = 0  # the last one done
-        self._since = 0.0  # [s] the end of that step, or the beginning of training
-        self._stall = 0.0  # [s] after it, for a checkpoint
-        self._writing = False  # that stall is a checkpoint of this step
-        self._step_seconds = scenario.step_seconds
+        self._steps = Steps(scenario.checkpoint_every, scenario.checkpoint, scenario.step_seconds)
         self._told_step = False  # the controller has heard of a step of this incarnation
         self._ending = False  # the workers are asked to save and end after the step that they are in
-        self._saved: list[int] = []  # steps on disk, the newest last
-        self._storage_until = 0.0  # [s] no checkpoint can be written before
         self._reasons: list[str] = []
         self._deadline: float | None = None  # that the controller is waiting for
 
@@ -87,7 +80,7 @@ class Simulated:
             self._lose([node for node in nodes if node not in self._dead], fault)
         elif fault.effect == "storage":
             self._settle()
-            self._storage_until = max(self._storage_until, self.now + fault.repair)
+            self._steps.storage_until = max(self._steps.storage_until, self.now + fault.repair)
         elif fault.effect == "slow":
             self._slow_down(nodes[0], fault)
         elif self._stage not in ("starting", "training"):
@@ -100,7 +93,7 @@ class Simulated:
             return
         elif fault.effect == "flap" and fault.repair <= FLAP_SECONDS:
             self._settle()
-            self._since += fault.repair
+            self._steps.since += fault.repair
             self._plan_ahead()
         elif fault.effect == "corrupt" and self._compares():
             self._corrupt(nodes[0])
@@ -167,7 +160,7 @@ class Simulated:
     def _watch(self, node: str, times: int) -> None:
         """Who is slow by more than jitter is suspected after some steps, and again after twice as many."""
         if self._stage == "training" and self._slow.get(node, (1.0, 0.0))[0] >= policy.STRAGGLER_FACTOR:
-            later = self.now + policy.STRAGGLER_STEPS * times * self._step_seconds
+            later = self.now + policy.STRAGGLER_STEPS * times * self._steps.pace
             self._at(later, partial(self._suspect, node, times, self._incarnation))
 
     def _suspect(self, node: str, times: int, incarnation: int) -> None:
@@ -191,9 +184,9 @@ class Simulated:
     def _corrupt(self, node: str) -> None:
         """A bit flips; at the end of the next step that is compared the copies differ."""
         self._settle()
-        every, step = self.scenario.snapshot_every, self._step + 1
+        every, step = self.scenario.snapshot_every, self._steps.step + 1
         found = -(-step // every) * every
-        when = self._since + self._stall + (found - self._step) * self._step_seconds
+        when = self._steps.end_of(found)
         self._at(max(when, self.now), partial(self._differ, node, found, self._course))
 
     def _differ(self, node: str, step: int, course: int) -> None:
@@ -247,99 +240,53 @@ class Simulated:
         self._reasons.append(cause)
         if self.controller.run.phase == "running":
             self._record(
-                "fault", self._step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
+                "fault", self._steps.step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
             )
 
     # --- steps --------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Count the steps that are done by now, and tell of them."""
+        """Tell of the steps that are done by now."""
         if self._stage != "training":
             return
-        before, passed = self._step, self._saved[-1:]
-        stalls = self._advance()
-        steps = self._step - before
+        passed = self._steps.saved[-1:]
+        steps, stalls = self._steps.advance(self.now)
         if not steps:
-            if self._saved[-1:] != passed:
+            if self._steps.saved[-1:] != passed:
                 self._tell_saved()
             return
         cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
         self._record(
             "step_done",
-            self._step,
-            time=self._since,
+            self._steps.step,
+            time=self._steps.since,
             steps=steps,
             tokens=steps * self.scenario.tokens_per_step,
-            seconds=round(steps * self._step_seconds, 6),
+            seconds=round(steps * self._steps.pace, 6),
             stall_seconds=round(stalls, 6),
             snapshot_seconds=round(steps * cost, 6),
         )
         self._remember()
-        if self._saved[-1:] != passed:
+        if self._steps.saved[-1:] != passed:
             self._tell_saved()
         self._told_step = True
-        self._hear(events.StepDone(incarnation=self._incarnation, step=self._step))
-
-    def _advance(self) -> float:
-        """Move to the last step that has ended by now; how long the run stood for checkpoints meanwhile [s].
-
-        From one checkpoint to the next are `every` steps and a stall, so whole rounds are counted at once.
-        """
-        step, write, every = self._step_seconds, self.scenario.checkpoint, self.scenario.checkpoint_every
-        spent = self.now - self._since - self._stall + ROUNDING
-        if spent < 0:
-            return 0.0
-        self._write_ends(self._step, self._since + self._stall)
-        stood = self._stall
-        if not every:
-            steps = int(spent / step)
-            if steps:
-                self._step, self._since, self._stall = (
-                    self._step + steps,
-                    self._since + stood + steps * step,
-                    0.0,
-                )
-            return stood if steps else 0.0
-        into = self._step % every
-        spent += into * step
-        rounds, rest = divmod(spent, every * step + write)
-        last = min(every, int(rest / step))
-        if rounds and not last:  # no step since that checkpoint
-            rounds, last = rounds - 1, every
-        steps = int(rounds) * every + last - into
-        if not steps:
-            return 0.0
-        begun = self._since + stood - into * step + rounds * (every * step + write)
-        base = self._step - into + int(rounds) * every
-        if rounds:
-            self._write_ends(base, begun, written=True)
-        self._step, self._since = self._step + steps, begun + last * step
-        self._stall, self._writing = (write, True) if last == every else (0.0, False)
-        if self._writing and self._since + write <= self.now + ROUNDING:
-            self._write_ends(self._step, self._since + write)
-        return stood + rounds * write
-
-    def _write_ends(self, step: int, when: float, *, written: bool = False) -> None:
-        """A checkpoint is whole, unless the storage was away."""
-        if (self._writing or written) and when > self._storage_until and step not in self._saved:
-            self._saved = [*self._saved, step][-KEPT:]
-        self._writing = False
+        self._hear(events.StepDone(incarnation=self._incarnation, step=self._steps.step))
 
     def _tell_saved(self) -> None:
-        self._record("checkpoint_complete", self._saved[-1], stall_seconds=self.scenario.checkpoint)
-        self._hear(events.CheckpointDone(incarnation=self._incarnation, step=self._saved[-1]))
+        self._record("checkpoint_complete", self._steps.saved[-1], stall_seconds=self.scenario.checkpoint)
+        self._hear(events.CheckpointDone(incarnation=self._incarnation, step=self._steps.saved[-1]))
 
     def _remember(self) -> None:
         """The newest snapshot that is whole: the last step's is being copied while the next one runs."""
         every = self.scenario.snapshot_every
-        if every and (newest := (self._step - 1) // every * every) > self._from:
+        if every and (newest := (self._steps.step - 1) // every * every) > self._from:
             self._copies.take(newest, self._incarnation)
 
     def _pace(self) -> None:
         """How long a step takes: as long as on the slowest node."""
         factors = [factor for node, (factor, _) in self._slow.items() if node in self._copies.places]
         cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
-        self._step_seconds = self.scenario.step_seconds * max(factors, default=1.0) + cost
+        self._steps.pace = self.scenario.step_seconds * max(factors, default=1.0) + cost
         self._plan_ahead()
 
     def _plan_ahead(self) -> None:
@@ -348,22 +295,19 @@ class Simulated:
         if self._stage != "training":
             return
         if self._ending:
-            end = max(self._since + self._stall + self._step_seconds, self.now)
-            self._at(end, partial(self._complete, self._course, stopped=True))
+            stop = partial(self._complete, self._course, stopped=True)
+            self._at(max(self._steps.next_end, self.now), stop)
             return
         if not self._told_step:
             self._tell_next_step()
-        left, every = self.scenario.plan.steps - self._step, self.scenario.checkpoint_every
-        stalls = (self._step % every + left - 1) // every if every else 0
-        end = self._since + self._stall + left * self._step_seconds + stalls * self.scenario.checkpoint
+        end = self._steps.end_of(self.scenario.plan.steps)
         if end <= self.scenario.seconds:
             self._at(end, partial(self._complete, self._course))
 
     def _tell_next_step(self) -> None:
         """The controller is to hear of the end of the step that is under way."""
         if self._stage == "training":
-            when = self._since + self._stall + self._step_seconds
-            self._at(max(when, self.now), self._settle)
+            self._at(max(self._steps.next_end, self.now), self._settle)
 
     def _complete(self, course: int, stopped: bool = False) -> None:
         """The last step is done; it is saved, and all workers end."""
@@ -371,7 +315,7 @@ class Simulated:
             return
         self._settle()
         self._stage, self._course = "still", self._course + 1
-        self._at(self.now + self.scenario.checkpoint, partial(self._all_done, self._step, stopped))
+        self._at(self.now + self.scenario.checkpoint, partial(self._all_done, self._steps.step, stopped))
 
     def _all_done(self, step: int, stopped: bool) -> None:
         self._record("stopped" if stopped else "finished", step)
@@ -407,15 +351,15 @@ class Simulated:
                 self._plan_ahead()
             case actions.Checkpoint():
                 self._settle()
-                self._stall, self._writing = self._stall + self.scenario.checkpoint, True
+                self._steps.save()
                 self._plan_ahead()
             case actions.Check():
                 self._at(self.now + CHECK_SECONDS, partial(self._checked, action.node))
             case actions.Distrust():
-                self._saved = [step for step in self._saved if step <= action.step]
+                self._steps.saved = [step for step in self._steps.saved if step <= action.step]
             case actions.Quarantine():
                 self._copies.leave(action.node)
-                self._record("quarantined", self._step, node=action.node, why=action.why)
+                self._record("quarantined", self._steps.step, node=action.node, why=action.why)
             case actions.Note():
                 if action.kind == "straggler":
                     self._copies.leave(action.node)
@@ -423,9 +367,9 @@ class Simulated:
                 self._record(action.kind, action.step, node=action.node, rank=action.rank, why=action.why)
             case actions.Finish() | actions.GiveUp():
                 if isinstance(action, actions.GiveUp):
-                    self._record("gave_up", self._step, why=action.why)
+                    self._record("gave_up", self._steps.step, why=action.why)
                 elif not any(event.kind in ("stopped", "finished") for event in self.ledger[-3:]):
-                    self._record("stopped", self._step, why="the simulated days are over")
+                    self._record("stopped", self._steps.step, why="the simulated days are over")
                 self.ended = action
 
     def _stop(self, stop: actions.Stop) -> None:
@@ -448,7 +392,7 @@ class Simulated:
         self._start, self._stage, self._told_step = start, "starting", False
         self._course += 1
         disk = start.restore == DISK
-        self._from = (self._saved[-1] if self._saved else 0) if disk else start.restore
+        self._from = (self._steps.saved[-1] if self._steps.saved else 0) if disk else start.restore
         seconds = scenario.restart + (scenario.reload if disk and self._from else 0.0)
         ranks, whole = (
             len(start.nodes) * scenario.plan.per_node,
@@ -489,17 +433,16 @@ class Simulated:
     def _train(self, start: actions.Start, seconds: float) -> None:
         if start.incarnation != self._incarnation or self._stage != "starting":
             return
-        self._stage, self._step, self._since = "training", self._from, self.now
-        self._stall, self._writing = 0.0, False
+        self._stage = "training"
+        self._steps.begin(self._from, self.now)
         source = "memory" if start.restore != DISK else "disk" if self._from else "start"
         self._record("restored", from_step=self._from, source=source, seconds=seconds)
         self._pace()
         for node in list(self._slow):
             if node in self._copies.places:
                 self._watch(node, 1)
-        if start.verify > self._step:
-            when = self.now + (start.verify - self._step) * self._step_seconds
-            self._at(when, partial(self._verified, start))
+        if start.verify > self._from:
+            self._at(self._steps.end_of(start.verify), partial(self._verified, start))
 
     def _verified(self, start: actions.Start) -> None:
         """The step in doubt is done again."""

@@ -1,0 +1,5 @@
+"""python -m colossi.cli"""
+
+from colossi.cli import main
+
+main()
