@@ -16,6 +16,7 @@ COMMANDS = (
     "report",
     "forecast",
     "plan",
+    "simulate",
     "torture",
 )  # the others look at train's run
 PAGES = (

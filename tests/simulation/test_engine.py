@@ -15,9 +15,11 @@ from colossi.control.controller import Controller
 from colossi.ledger.clock import account
 from colossi.ledger.events import Event
 from colossi.ledger.report import report
+from colossi.simulation import striking
 from colossi.simulation.copies import Copies
-from colossi.simulation.engine import BEGINNING, CHECK_SECONDS, FLAP_SECONDS, Simulated
+from colossi.simulation.engine import BEGINNING, CHECK_SECONDS, Simulated
 from colossi.simulation.scenario import Scenario
+from colossi.simulation.striking import FLAP_SECONDS
 from colossi.world.failures import Fault
 
 from .small import SCENARIO, fault, plan, scenario
@@ -36,7 +38,7 @@ def at(event: Event) -> float:
 
 
 def play(*faults: Fault, **changes: object) -> list[Event]:
-    return Simulated(scenario(**changes), faults).play()
+    return striking.play(scenario(**changes), faults)
 
 
 def test_in_peace() -> None:
@@ -84,7 +86,7 @@ def test_without_snapshots_it_goes_back_to_the_disk() -> None:
 
 def test_both_buddies_lost_at_once_goes_back_to_the_disk() -> None:
     """Nodes 0 and 1: whoever keeps copies for 0 is lost with it, as buddies are the next place here."""
-    start = Simulated(SCENARIO, []).controller
+    start = Simulated(SCENARIO).controller
     for node in range(6):
         orders = start.on(events.NodeJoined(node=f"node-{node:05}", rack=f"rack-{node:04}"), 0.0)
         if orders:
@@ -113,9 +115,9 @@ def test_a_second_loss_before_the_new_node_has_copies() -> None:
 
 
 def begin() -> actions.Start:
-    simulated = Simulated(SCENARIO, [])
+    simulated = Simulated(SCENARIO)
     simulated.play()
-    start = simulated._start
+    start = simulated.start
     assert start is not None
     return start
 
@@ -200,7 +202,7 @@ class Deaf(Controller):
 
 def test_nothing_is_decided_here() -> None:
     """Under a controller that has ceased to decide, what has broken stays so: no restart, no replacement."""
-    simulated = Simulated(SCENARIO, [fault(60.5, "loss", 1)])
+    simulated = striking.struck(Simulated(SCENARIO), [fault(60.5, "loss", 1)])
     simulated.controller = Deaf(SCENARIO.plan)
     history = simulated.play()
     assert len(of_kind(history, "incarnation_started")) == 1
@@ -257,8 +259,8 @@ class OneByOne(Simulated):
     """Every node answers for itself."""
 
     def _answer(self, incarnation: int) -> None:
-        self._stage = "still"
-        copies, step = self._copies, self._copies.step
+        self.stage = "still"
+        copies, step = self.copies, self.copies.step
         held: dict[str, list[events.Snapshot]] = {}
         if step is not None:
             world = len(copies.nodes) * copies.per_node
@@ -268,9 +270,9 @@ class OneByOne(Simulated):
                     block = events.Snapshot(copies.origin, world, first, step, copies.per_node)
                     held.setdefault(node, []).append(block)
         for node in list(copies.nodes):
-            if node not in self._untold and node not in self._dead:
+            if node not in self.untold and node not in self.dead:
                 told = tuple(held.get(node, ()))
-                self._hear(events.NodeStopped(node=node, incarnation=incarnation, held=told))
+                self.hear(events.NodeStopped(node=node, incarnation=incarnation, held=told))
 
 
 many_faults = st.lists(
@@ -314,8 +316,8 @@ small = st.builds(
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens(machine: Scenario, faults: list[Fault]) -> None:
     """It ends; the ledger adds up; steps follow on what was restored; copies are where they are told."""
-    simulated = Simulated(machine, sorted(faults, key=lambda one: one.time))
-    simulated._copies = Checked(machine.plan.per_node)
+    simulated = striking.struck(Simulated(machine), sorted(faults, key=lambda one: one.time))
+    simulated.copies = Checked(machine.plan.per_node)
     history = simulated.play()
     assert history[-1].kind in ("finished", "stopped", "gave_up")
     assert [event.time for event in history] == sorted(event.time for event in history)
@@ -343,7 +345,8 @@ def test_whatever_happens(machine: Scenario, faults: list[Fault]) -> None:
 def test_told_together_or_one_by_one_it_is_the_same(machine: Scenario, faults: list[Fault]) -> None:
     """But for worlds of another size, whose snapshots are not told here."""
     ordered = sorted(faults, key=lambda one: one.time)
-    single, together = OneByOne(machine, ordered).play(), Simulated(machine, ordered).play()
+    single = striking.struck(OneByOne(machine), ordered).play()
+    together = striking.play(machine, ordered)
     if not {"shrunk", "grown"} & set(kinds(together)):
         assert single == together
 

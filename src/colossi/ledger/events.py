@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, str]] = {
     "node_lost": {"node": "name", "why": "one line"},
     "incarnation_started": {
         "nodes": "list by place",
+        "changed": "in a simulated run, after the first: place -> a node that was not there before",
         "buddies": "list by place: who keeps copies of its snapshots",
         "replicate": "copies of the model",
         "workers": "in this world",

@@ -8,7 +8,7 @@ matter the steps are counted, not played, so a run costs as much as its failures
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from colossi.control import actions, events, policy
@@ -17,21 +17,16 @@ from colossi.control.controller import Controller
 from colossi.ledger.events import JSON, Event
 from colossi.simulation.copies import Copies
 from colossi.simulation.scenario import Scenario
-from colossi.simulation.steps import ROUNDING, Steps
-from colossi.world.failures import Fault
+from colossi.simulation.steps import Steps
 
 BEGINNING = 1_767_225_600.0  # [unix s] 2026-01-01 UTC, when every simulated run begins
-# How long a link may be down before its collective fails: NCCL's default time-out on InfiniBand and RoCE,
-# 4.096 us * 2^20 for each of 7 tries (NCCL's documentation, NCCL_IB_TIMEOUT and NCCL_IB_RETRY_CNT).
-FLAP_SECONDS = 4.096e-6 * 2**20 * 7
 CHECK_SECONDS = 60.0  # [s] for the check of a node: as long as our own takes with margin; an assumption
-PEERS = 16  # ranks whose fingerprints are told when copies of the weights differ
 
 
 class Simulated:
     """One run; `play` it once."""
 
-    def __init__(self, scenario: Scenario, faults: Iterable[Fault]) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.controller = Controller(scenario.plan)
         self.ledger: list[Event] = []
@@ -39,19 +34,15 @@ class Simulated:
         self.ended: actions.Finish | actions.GiveUp | None = None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
-        for number, fault in enumerate(faults):
-            self._at(fault.time, partial(self._strike, fault, number))
-        self._dead: set[str] = set()  # until they are repaired
-        self._untold: dict[str, float] = {}  # dead, and when that will be noticed [s]
-        self._slow: dict[str, tuple[float, float]] = {}  # node -> factor, until [s]
-        self._start: actions.Start | None = None
-        self._copies = Copies(scenario.plan.per_node)
-        self._stage = (
-            "still"  # starting, training, stuck (something broke, and nobody knows), stopping, still
-        )
-        self._course = 0  # counts what makes planned moments void: another speed, another stage
+        self.dead: set[str] = set()  # until they are repaired
+        self.untold: dict[str, float] = {}  # dead, and when that will be noticed [s]
+        self.slow: dict[str, tuple[float, float]] = {}  # node -> factor, until [s]
+        self.start: actions.Start | None = None
+        self.copies = Copies(scenario.plan.per_node)
+        self.stage = "still"  # starting, training, stuck (something broke, and nobody knows), stopping, still
+        self.course = 0  # counts what makes planned moments void: another speed, another stage
         self._from = 0  # the step that this incarnation began from
-        self._steps = Steps(scenario.checkpoint_every, scenario.checkpoint, scenario.step_seconds)
+        self.steps = Steps(scenario.checkpoint_every, scenario.checkpoint, scenario.step_seconds)
         self._told_step = False  # the controller has heard of a step of this incarnation
         self._ending = False  # the workers are asked to save and end after the step that they are in
         self._reasons: list[str] = []
@@ -60,284 +51,146 @@ class Simulated:
     def play(self) -> list[Event]:
         """All that happens, until the run ends or its days are over."""
         scenario = self.scenario
-        self._record("controller_started", took_over=False)
+        self.record("controller_started", took_over=False)
         for node in range(scenario.machinery.nodes):
-            self._connect(scenario.name_of(node), scenario.rack_of(node))
-        self._at(scenario.seconds, lambda: self._hear(events.StopWanted(why="the simulated days are over")))
-        self._hear(events.TimePassed())
+            self.connect(scenario.name_of(node), scenario.rack_of(node))
+        self.at(scenario.seconds, lambda: self.hear(events.StopWanted(why="the simulated days are over")))
+        self.hear(events.TimePassed())
         while self.ended is None and self._due:
             self.now, _, happens = heapq.heappop(self._due)
             happens()
         # Steps are counted when something else happens, and are told for the moment when they were done.
         return sorted(self.ledger, key=lambda event: event.time)
 
-    # --- what befalls it ----------------------------------------------------------------------------------
+    # --- nodes ----------------------------------------------------------------------------------------
 
-    def _strike(self, fault: Fault, number: int) -> None:
-        scenario = self.scenario
-        nodes = [scenario.name_of(node) for node in fault.nodes]
-        if fault.effect == "loss":
-            self._lose([node for node in nodes if node not in self._dead], fault)
-        elif fault.effect == "storage":
-            self._settle()
-            self._steps.storage_until = max(self._steps.storage_until, self.now + fault.repair)
-        elif fault.effect == "slow":
-            self._slow_down(nodes[0], fault)
-        elif self._stage not in ("starting", "training"):
-            return  # nothing is running that could be disturbed
-        elif fault.effect == "job":
-            assert self._start is not None
-            node = self._start.nodes[number * 7919 % len(self._start.nodes)]  # the one that speaks first
-            self._break(fault.component, "all workers ended", self._exited(node, fault))
-        elif nodes[0] not in self._copies.places or nodes[0] in self._dead:
-            return
-        elif fault.effect == "flap" and fault.repair <= FLAP_SECONDS:
-            self._settle()
-            self._steps.since += fault.repair
-            self._plan_ahead()
-        elif fault.effect == "corrupt" and self._compares():
-            self._corrupt(nodes[0])
-        elif fault.effect == "hang":
-            hung = events.WorkerHung(
-                node=nodes[0], rank=None, incarnation=self._incarnation, seconds=scenario.detection
-            )
-            self._break(fault.component, "a collective never returns", hung)
-        else:  # a process dies: by itself, as its link is away, or of a flipped bit that nothing compares
-            self._break(fault.component, f"a worker ended ({fault.effect})", self._exited(nodes[0], fault))
+    def connect(self, node: str, rack: str) -> None:
+        self.hear(events.NodeJoined(node=node, rack=rack))
 
-    def _lose(self, nodes: list[str], fault: Fault) -> None:
-        """Nodes are gone until they are repaired."""
-        if not nodes:
-            return
-        self._settle()
-        known = self.now + min(self.scenario.detection, fault.repair)
-        for node in nodes:
-            self._dead.add(node)
-            self._untold[node] = known
-            self._slow.pop(node, None)
-            self._copies.lose(node)
-            self._at(known, partial(self._notice_loss, node, fault))
-            self._at(self.now + fault.repair, partial(self._repaired, node))
-        if any(node in self._copies.places for node in nodes):
-            self._get_stuck()
-
-    def _notice_loss(self, node: str, fault: Fault) -> None:
-        seated = node in self._copies.places
-        del self._untold[node]
-        if seated:
-            self._fault(fault.component, "a node is lost", node)
-        self._record("node_lost", node=node, why=fault.component)
-        self._hear(events.NodeLost(node=node, why=fault.component))
-
-    def _repaired(self, node: str) -> None:
-        if node in self._untold:
-            self._at(self.now, partial(self._repaired, node))  # it is noticed at this very moment
-            return
-        self._dead.discard(node)
-        self._record("node_joined", node=node)
-        self._connect(node, self.scenario.rack_of(int(node.removeprefix("node-"))))
-        self._tell_next_step()
-
-    def _connect(self, node: str, rack: str) -> None:
-        self._hear(events.NodeJoined(node=node, rack=rack))
-
-    def _slow_down(self, node: str, fault: Fault) -> None:
-        if node in self._dead:
-            return
-        self._slow[node] = (fault.factor, self.now + fault.repair)
-        self._at(self.now + fault.repair, partial(self._speed_up, node))
-        if node in self._copies.places:
-            self._settle()
-            self._pace()
-            self._watch(node, 1)
-
-    def _speed_up(self, node: str) -> None:
-        if node in self._slow and self._slow[node][1] <= self.now + ROUNDING:
-            self._settle()
-            del self._slow[node]
-            self._pace()
-
-    def _watch(self, node: str, times: int) -> None:
+    def watch(self, node: str, times: int) -> None:
         """Who is slow by more than jitter is suspected after some steps, and again after twice as many."""
-        if self._stage == "training" and self._slow.get(node, (1.0, 0.0))[0] >= policy.STRAGGLER_FACTOR:
-            later = self.now + policy.STRAGGLER_STEPS * times * self._steps.pace
-            self._at(later, partial(self._suspect, node, times, self._incarnation))
+        if self.stage == "training" and self.slow.get(node, (1.0, 0.0))[0] >= policy.STRAGGLER_FACTOR:
+            later = self.now + policy.STRAGGLER_STEPS * times * self.steps.pace
+            self.at(later, partial(self._suspect, node, times, self.incarnation))
 
     def _suspect(self, node: str, times: int, incarnation: int) -> None:
-        if incarnation != self._incarnation or self._stage != "training" or node not in self._slow:
+        if incarnation != self.incarnation or self.stage != "training" or node not in self.slow:
             return
-        self._settle()
-        rank = self._copies.places[node] * self.scenario.plan.per_node
-        factor = self._slow[node][0]
-        self._hear(events.StragglerSuspected(node=node, rank=rank, incarnation=incarnation, factor=factor))
-        self._watch(node, 2 * times)
+        self.settle()
+        rank = self.copies.places[node] * self.scenario.plan.per_node
+        factor = self.slow[node][0]
+        self.hear(events.StragglerSuspected(node=node, rank=rank, incarnation=incarnation, factor=factor))
+        self.watch(node, 2 * times)
 
-    def _compares(self) -> bool:
-        """Whether copies of the weights are compared, so that a flipped bit is found."""
-        return bool(
-            self.scenario.snapshot_every
-            and self._start is not None
-            and self._start.replicate > 1
-            and self._stage == "training"
-        )
+    def get_stuck(self) -> None:
+        self.settle()
+        if self.stage in ("starting", "training"):
+            self.stage = "stuck"
+            self.course += 1
 
-    def _corrupt(self, node: str) -> None:
-        """A bit flips; at the end of the next step that is compared the copies differ."""
-        self._settle()
-        every, step = self.scenario.snapshot_every, self._steps.step + 1
-        found = -(-step // every) * every
-        when = self._steps.end_of(found)
-        self._at(max(when, self.now), partial(self._differ, node, found, self._course))
-
-    def _differ(self, node: str, step: int, course: int) -> None:
-        if course != self._course or self._start is None or node not in self._copies.places:
-            return
-        self._settle()
-        self._fault("gpu", f"copies of the weights differ after step {step}", node)
-        rank = self._copies.places[node] * self.scenario.plan.per_node
-        self._get_stuck()
-        self._hear(
-            events.CorruptionSuspected(
-                incarnation=self._incarnation,
-                step=step,
-                fingerprints=self._fingerprints(wrong=rank),
-                agreed=step - self.scenario.snapshot_every,
-            )
-        )
-
-    def _fingerprints(self, wrong: int | None) -> dict[int, events.Fingerprint]:
-        """Of some ranks that have the same weights; 0 is what is right."""
-        assert self._start is not None
-        ranks = len(self._start.nodes) * self.scenario.plan.per_node
-        own = 0 if wrong is None else wrong
-        told = {(own + peer * self.scenario.plan.per_node) % ranks: 0 for peer in range(PEERS)}
-        return {rank: int(rank == wrong) for rank in sorted({**told, own: 0})}
-
-    # --- what is noticed ----------------------------------------------------------------------------------
-
-    def _exited(self, node: str, fault: Fault) -> events.WorkerExited:
-        rank = self._copies.places[node] * self.scenario.plan.per_node
-        return events.WorkerExited(node=node, rank=rank, incarnation=self._incarnation, why=fault.component)
-
-    def _break(self, component: str, what: str, event: events.WorkerExited | events.WorkerHung) -> None:
-        """Training stops now; the controller hears of it when it is noticed."""
-        self._get_stuck()
-        self._at(self.now + self.scenario.detection, partial(self._notice, component, what, event))
-
-    def _notice(self, component: str, what: str, event: events.WorkerExited | events.WorkerHung) -> None:
-        if event.incarnation == self._incarnation and self._stage == "stuck":
-            self._fault(component, what, event.node)
-            self._hear(event)
-
-    def _get_stuck(self) -> None:
-        self._settle()
-        if self._stage in ("starting", "training"):
-            self._stage = "stuck"
-            self._course += 1
-
-    def _fault(self, component: str, what: str, node: str) -> None:
+    def note_fault(self, component: str, what: str, node: str) -> None:
         cause = f"{component}: {what}"
         self._reasons.append(cause)
         if self.controller.run.phase == "running":
-            self._record(
-                "fault", self._steps.step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
+            self.record(
+                "fault", self.steps.step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
             )
 
     # --- steps --------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell of the steps that are done by now."""
-        if self._stage != "training":
+        if self.stage != "training":
             return
-        passed = self._steps.saved[-1:]
-        steps, stalls = self._steps.advance(self.now)
+        passed = self.steps.saved[-1:]
+        steps, stalls = self.steps.advance(self.now)
         if not steps:
-            if self._steps.saved[-1:] != passed:
+            if self.steps.saved[-1:] != passed:
                 self._tell_saved()
             return
         cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
-        self._record(
+        self.record(
             "step_done",
-            self._steps.step,
-            time=self._steps.since,
+            self.steps.step,
+            time=self.steps.since,
             steps=steps,
             tokens=steps * self.scenario.tokens_per_step,
-            seconds=round(steps * self._steps.pace, 6),
+            seconds=round(steps * self.steps.pace, 6),
             stall_seconds=round(stalls, 6),
             snapshot_seconds=round(steps * cost, 6),
         )
         self._remember()
-        if self._steps.saved[-1:] != passed:
+        if self.steps.saved[-1:] != passed:
             self._tell_saved()
         self._told_step = True
-        self._hear(events.StepDone(incarnation=self._incarnation, step=self._steps.step))
+        self.hear(events.StepDone(incarnation=self.incarnation, step=self.steps.step))
 
     def _tell_saved(self) -> None:
-        self._record("checkpoint_complete", self._steps.saved[-1], stall_seconds=self.scenario.checkpoint)
-        self._hear(events.CheckpointDone(incarnation=self._incarnation, step=self._steps.saved[-1]))
+        self.record("checkpoint_complete", self.steps.saved[-1], stall_seconds=self.scenario.checkpoint)
+        self.hear(events.CheckpointDone(incarnation=self.incarnation, step=self.steps.saved[-1]))
 
     def _remember(self) -> None:
         """The newest snapshot that is whole: the last step's is being copied while the next one runs."""
         every = self.scenario.snapshot_every
-        if every and (newest := (self._steps.step - 1) // every * every) > self._from:
-            self._copies.take(newest, self._incarnation)
+        if every and (newest := (self.steps.step - 1) // every * every) > self._from:
+            self.copies.take(newest, self.incarnation)
 
-    def _pace(self) -> None:
+    def set_pace(self) -> None:
         """How long a step takes: as long as on the slowest node."""
-        factors = [factor for node, (factor, _) in self._slow.items() if node in self._copies.places]
+        factors = [factor for node, (factor, _) in self.slow.items() if node in self.copies.places]
         cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
-        self._steps.pace = self.scenario.step_seconds * max(factors, default=1.0) + cost
-        self._plan_ahead()
+        self.steps.pace = self.scenario.step_seconds * max(factors, default=1.0) + cost
+        self.plan_ahead()
 
-    def _plan_ahead(self) -> None:
+    def plan_ahead(self) -> None:
         """When the controller hears of the first step, and when the last one is done."""
-        self._course += 1
-        if self._stage != "training":
+        self.course += 1
+        if self.stage != "training":
             return
         if self._ending:
-            stop = partial(self._complete, self._course, stopped=True)
-            self._at(max(self._steps.next_end, self.now), stop)
+            stop = partial(self._complete, self.course, stopped=True)
+            self.at(max(self.steps.next_end, self.now), stop)
             return
         if not self._told_step:
-            self._tell_next_step()
-        end = self._steps.end_of(self.scenario.plan.steps)
+            self.tell_next_step()
+        end = self.steps.end_of(self.scenario.plan.steps)
         if end <= self.scenario.seconds:
-            self._at(end, partial(self._complete, self._course))
+            self.at(end, partial(self._complete, self.course))
 
-    def _tell_next_step(self) -> None:
+    def tell_next_step(self) -> None:
         """The controller is to hear of the end of the step that is under way."""
-        if self._stage == "training":
-            self._at(max(self._steps.next_end, self.now), self._settle)
+        if self.stage == "training":
+            self.at(max(self.steps.next_end, self.now), self.settle)
 
     def _complete(self, course: int, stopped: bool = False) -> None:
         """The last step is done; it is saved, and all workers end."""
-        if course != self._course or self._stage != "training":
+        if course != self.course or self.stage != "training":
             return
-        self._settle()
-        self._stage, self._course = "still", self._course + 1
-        self._at(self.now + self.scenario.checkpoint, partial(self._all_done, self._steps.step, stopped))
+        self.settle()
+        self.stage, self.course = "still", self.course + 1
+        self.at(self.now + self.scenario.checkpoint, partial(self._all_done, self.steps.step, stopped))
 
     def _all_done(self, step: int, stopped: bool) -> None:
-        self._record("stopped" if stopped else "finished", step)
-        self._hear(events.AllDone(incarnation=self._incarnation, step=step, stopped=stopped))
+        self.record("stopped" if stopped else "finished", step)
+        self.hear(events.AllDone(incarnation=self.incarnation, step=step, stopped=stopped))
 
     # --- the controller -----------------------------------------------------------------------------------
 
     @property
-    def _incarnation(self) -> int:
-        return self._start.incarnation if self._start else 0
+    def incarnation(self) -> int:
+        return self.start.incarnation if self.start else 0
 
-    def _hear(self, event: events.Event) -> None:
+    def hear(self, event: events.Event) -> None:
         for action in self.controller.on(event, self.now):
             self._do(action)
         deadline = self.controller.deadline
         if deadline and self.ended is None and deadline != self._deadline:
             self._deadline = deadline
-            self._at(max(deadline, self.now), self._deadline_comes)
+            self.at(max(deadline, self.now), self._deadline_comes)
 
     def _deadline_comes(self) -> None:
         self._deadline = None
-        self._hear(events.TimePassed())
+        self.hear(events.TimePassed())
 
     def _do(self, action: actions.Action) -> None:
         match action:
@@ -347,58 +200,58 @@ class Simulated:
                 self._stop(action)
             case actions.SaveAndStop():
                 self._ending = True
-                self._settle()
-                self._plan_ahead()
+                self.settle()
+                self.plan_ahead()
             case actions.Checkpoint():
-                self._settle()
-                self._steps.save()
-                self._plan_ahead()
+                self.settle()
+                self.steps.save()
+                self.plan_ahead()
             case actions.Check():
-                self._at(self.now + CHECK_SECONDS, partial(self._checked, action.node))
+                self.at(self.now + CHECK_SECONDS, partial(self._checked, action.node))
             case actions.Distrust():
-                self._steps.saved = [step for step in self._steps.saved if step <= action.step]
+                self.steps.saved = [step for step in self.steps.saved if step <= action.step]
             case actions.Quarantine():
-                self._copies.leave(action.node)
-                self._record("quarantined", self._steps.step, node=action.node, why=action.why)
+                self.copies.leave(action.node)
+                self.record("quarantined", self.steps.step, node=action.node, why=action.why)
             case actions.Note():
                 if action.kind == "straggler":
-                    self._copies.leave(action.node)
+                    self.copies.leave(action.node)
                     self._reasons.append(f"straggler: {action.why}")
-                self._record(action.kind, action.step, node=action.node, rank=action.rank, why=action.why)
+                self.record(action.kind, action.step, node=action.node, rank=action.rank, why=action.why)
             case actions.Finish() | actions.GiveUp():
                 if isinstance(action, actions.GiveUp):
-                    self._record("gave_up", self._steps.step, why=action.why)
+                    self.record("gave_up", self.steps.step, why=action.why)
                 elif not any(event.kind in ("stopped", "finished") for event in self.ledger[-3:]):
-                    self._record("stopped", self._steps.step, why="the simulated days are over")
+                    self.record("stopped", self.steps.step, why="the simulated days are over")
                 self.ended = action
 
     def _stop(self, stop: actions.Stop) -> None:
         """All end their workers and say so, but for those that are dead, which nobody knows yet."""
-        if stop.incarnation != self._incarnation:
+        if stop.incarnation != self.incarnation:
             return
-        self._settle()
-        self._stage, self._course = "stopping", self._course + 1
-        self._at(self.now, partial(self._answer, stop.incarnation))
+        self.settle()
+        self.stage, self.course = "stopping", self.course + 1
+        self.at(self.now, partial(self._answer, stop.incarnation))
 
     def _answer(self, incarnation: int) -> None:
-        self._stage = "still"
-        silent = tuple(node for node in self._untold if node in self._copies.places)
-        self._hear(events.WorldStopped(incarnation=incarnation, rings=self._copies.ring(), but=silent))
+        self.stage = "still"
+        silent = tuple(node for node in self.untold if node in self.copies.places)
+        self.hear(events.WorldStopped(incarnation=incarnation, rings=self.copies.ring(), but=silent))
 
     def _begin(self, start: actions.Start) -> None:
-        scenario, first = self.scenario, self._start is None
+        scenario, first = self.scenario, self.start is None
         changed = None if first else self._changes(start)
-        self._copies.begin(start)
-        self._start, self._stage, self._told_step = start, "starting", False
-        self._course += 1
+        self.copies.begin(start)
+        self.start, self.stage, self._told_step = start, "starting", False
+        self.course += 1
         disk = start.restore == DISK
-        self._from = (self._steps.saved[-1] if self._steps.saved else 0) if disk else start.restore
+        self._from = (self.steps.saved[-1] if self.steps.saved else 0) if disk else start.restore
         seconds = scenario.restart + (scenario.reload if disk and self._from else 0.0)
         ranks, whole = (
             len(start.nodes) * scenario.plan.per_node,
             scenario.plan.places * scenario.plan.per_node,
         )
-        self._record(
+        self.record(
             "incarnation_started",
             nodes=start.nodes if first else None,
             changed=changed,
@@ -411,14 +264,14 @@ class Simulated:
         )
         self._reasons = []
         if first:
-            self._record("run_started", **scenario.facts)
-        if any(node in self._copies.places for node in self._dead):
-            self._get_stuck()
-        self._at(self.now + seconds, partial(self._train, start, seconds))
+            self.record("run_started", **scenario.facts)
+        if any(node in self.copies.places for node in self.dead):
+            self.get_stuck()
+        self.at(self.now + seconds, partial(self._train, start, seconds))
 
     def _changes(self, start: actions.Start) -> dict[str, JSON]:
         """By place, the nodes that were not there before."""
-        before = self._copies
+        before = self.copies
         if len(before.nodes) != len(start.nodes):
             return {str(place): node for place, node in enumerate(start.nodes)}
         places = sorted(before.places[node] for node in before.gone if node in before.places)
@@ -431,47 +284,47 @@ class Simulated:
         return max(0, len(fleet.racks) - len(start.nodes) - len(fleet.quarantined))
 
     def _train(self, start: actions.Start, seconds: float) -> None:
-        if start.incarnation != self._incarnation or self._stage != "starting":
+        if start.incarnation != self.incarnation or self.stage != "starting":
             return
-        self._stage = "training"
-        self._steps.begin(self._from, self.now)
+        self.stage = "training"
+        self.steps.begin(self._from, self.now)
         source = "memory" if start.restore != DISK else "disk" if self._from else "start"
-        self._record("restored", from_step=self._from, source=source, seconds=seconds)
-        self._pace()
-        for node in list(self._slow):
-            if node in self._copies.places:
-                self._watch(node, 1)
+        self.record("restored", from_step=self._from, source=source, seconds=seconds)
+        self.set_pace()
+        for node in list(self.slow):
+            if node in self.copies.places:
+                self.watch(node, 1)
         if start.verify > self._from:
-            self._at(self._steps.end_of(start.verify), partial(self._verified, start))
+            self.at(self.steps.end_of(start.verify), partial(self._verified, start))
 
     def _verified(self, start: actions.Start) -> None:
         """The step in doubt is done again."""
-        if start.incarnation != self._incarnation or self._stage != "training":
+        if start.incarnation != self.incarnation or self.stage != "training":
             return
-        self._settle()
+        self.settle()
         doubt = self.controller.run.suspicion
         ranks = list(doubt.first) if doubt else []
-        self._hear(
+        self.hear(
             events.FingerprintsTaken(
                 incarnation=start.incarnation, step=start.verify, fingerprints=dict.fromkeys(ranks, 0)
             )
         )
 
     def _checked(self, node: str) -> None:
-        if node in self._dead:
+        if node in self.dead:
             return
-        passed = node not in self._slow
+        passed = node not in self.slow
         why = "" if passed else "it is slow"
-        self._record("checked", node=node, passed=passed, why=why)
-        self._hear(events.NodeChecked(node=node, passed=passed, why=why))
+        self.record("checked", node=node, passed=passed, why=why)
+        self.hear(events.NodeChecked(node=node, passed=passed, why=why))
 
     # --- time and the ledger ------------------------------------------------------------------------------
 
-    def _at(self, time: float, happens: Callable[[], None]) -> None:
+    def at(self, time: float, happens: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._due, (time, self._order, happens))
 
-    def _record(
+    def record(
         self,
         kind: str,
         step: int | None = None,
@@ -480,6 +333,6 @@ class Simulated:
         **data: JSON,
     ) -> None:
         when = BEGINNING + round(self.now if time is None else time, 3)
-        number = self._incarnation if incarnation is None else incarnation
+        number = self.incarnation if incarnation is None else incarnation
         said = {key: value for key, value in data.items() if value is not None}
         self.ledger.append(Event(time=when, kind=kind, incarnation=number, step=step, data=said))

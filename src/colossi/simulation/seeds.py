@@ -19,8 +19,8 @@ import numpy as np
 
 from colossi.ledger.clock import PARTS, account
 from colossi.ledger.events import Event
-from colossi.simulation.engine import Simulated
 from colossi.simulation.scenario import Scenario, faults_of
+from colossi.simulation.striking import play
 
 HOUR, DAY = 3600.0, 86400.0
 LOST = tuple(part for part in PARTS if part != "productive")
@@ -51,7 +51,7 @@ class Life:
 
 def live(scenario: Scenario, seed: int) -> tuple[Life, list[Event]]:
     """One life, and its ledger."""
-    history = Simulated(scenario, faults_of(scenario, seed)).play()
+    history = play(scenario, faults_of(scenario, seed))
     return life_of(scenario, seed, history), history
 
 
