@@ -66,7 +66,7 @@ class Command:
     _lines: set[Line] = field(default_factory=set)  # to agents, and to who has yet to prove to be one
 
     def __post_init__(self) -> None:
-        if self.took_over:
+        if self.took_over and self.step < self.controller.run.plan.steps:
             self._progress.restart(self.clock.now())  # workers that may hang, as any others
 
     async def serve(self, watch: Callable[[], None] = lambda: None) -> None:
@@ -80,15 +80,8 @@ class Command:
             write_whole(
                 self.run.folder / "controller.json", json.dumps({"address": address, "pid": os.getpid()})
             )
-            self.record(
-                "controller_started",
-                pid=os.getpid(),
-                took_over=self.took_over,
-                chaos=self.chaos.on,
-                quarantined=self.quarantined,
-            )
-            if self.took_over and self.step < self.controller.run.plan.steps:
-                self._progress.restart(self.clock.now())
+            facts = {"took_over": self.took_over, "chaos": self.chaos.on, "quarantined": self.quarantined}
+            self.record("controller_started", pid=os.getpid(), **facts)
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
                 self.tick()
