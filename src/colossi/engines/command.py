@@ -77,11 +77,10 @@ class Command:
         server = await loop.create_server(self._meet, self.host, 0, backlog=1024)
         async with server:
             address = "{}:{}".format(*server.sockets[0].getsockname()[:2])
-            write_whole(
-                self.run.folder / "controller.json", json.dumps({"address": address, "pid": os.getpid()})
-            )
-            facts = {"took_over": self.took_over, "chaos": self.chaos.on, "quarantined": self.quarantined}
-            self.record("controller_started", pid=os.getpid(), **facts)
+            here = json.dumps({"address": address, "pid": os.getpid()})
+            write_whole(self.run.folder / "controller.json", here)
+            said = {"took_over": self.took_over, "chaos": self.chaos.on, "quarantined": self.quarantined}
+            self.record("controller_started", None, pid=os.getpid(), **said)
             while self.ended is None:
                 await asyncio.sleep(TICK_SECONDS)
                 self.tick()
