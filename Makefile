@@ -47,6 +47,8 @@ bench: install ## ratios to peers and to the machine's limits
 	@$(BIN)/python benchmarks/controller.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/plan.py
+	@$(BIN)/python benchmarks/network.py
+	@$(BIN)/python benchmarks/simulate.py
 
 format: install ## let ruff format everything
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
