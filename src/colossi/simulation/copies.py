@@ -6,7 +6,7 @@ takes a place fetches what it needs, and has no copies for others before the nex
 changes, not as many nodes as there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from colossi.control.actions import DISK, Start
@@ -18,8 +18,8 @@ class Copies:
     """Of the world of the last Start."""
 
     per_node: int
-    nodes: tuple[str, ...] = ()
-    buddies: tuple[str, ...] = ()
+    nodes: Sequence[str] = ()
+    buddies: Sequence[str] = ()
     places: dict[str, int] = field(default_factory=dict)  # node -> its place
     wards: dict[str, int] = field(default_factory=dict)  # node -> the place that it keeps copies for
     step: int | None = None  # the newest that all have taken; None for none

@@ -456,7 +456,7 @@ class Simulated:
         )
         self._record(
             "incarnation_started",
-            nodes=start.nodes if first else None,
+            nodes=tuple(start.nodes) if first else None,
             changed=changed,
             replicate=start.replicate,
             workers=ranks,
