@@ -468,7 +468,10 @@ class Simulated:
         self._reasons = []
         if first:
             self._record("run_started", **scenario.facts)
-        if any(node in self._copies.places for node in self._dead):
+        lost = [node for node in self._dead if node in self._copies.places]  # seated by who does not know it
+        for node in lost:
+            self._copies.leave(node)
+        if lost:
             self._get_stuck()
         self._at(self.now + seconds, partial(self._train, start, seconds))
 
