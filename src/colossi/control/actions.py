@@ -5,7 +5,7 @@ Actions to many nodes are one action (`Stop`, `Start`): the engine tells each of
 the same for 4 nodes and for 25,000.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +22,8 @@ class Start:
     """
 
     incarnation: int
-    nodes: tuple[str, ...]  # by place
-    buddies: tuple[str, ...]  # the node that keeps copies of this place's snapshots; "" for none
+    nodes: Sequence[str]  # by place
+    buddies: Sequence[str]  # the node that keeps copies of this place's snapshots; "" for none
     replicate: int  # copies of the model in this world
     restore: int  # a step, or DISK
     fetch: Mapping[int, str]  # rank -> the node that holds its snapshot, where that is not its own
@@ -36,7 +36,7 @@ class Stop:
     """End all workers of an incarnation, on all of these nodes; each answers with NodeStopped."""
 
     incarnation: int
-    nodes: tuple[str, ...]
+    nodes: Sequence[str]
     why: str
 
 

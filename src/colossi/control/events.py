@@ -6,7 +6,7 @@ after a step, in the memory of an agent; it is `held` by the node that the rank 
 a node holds is told by blocks of ranks, as it holds many ranks of the same few steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,8 +35,8 @@ class Ring:
     incarnation: int
     world: int  # ranks of the world that they were taken in
     step: int
-    nodes: tuple[str, ...]  # by place, who has the snapshots of its ranks
-    buddies: tuple[str, ...]  # by place, who has the copies; "" for nobody
+    nodes: Sequence[str]  # by place, who has the snapshots of its ranks
+    buddies: Sequence[str]  # by place, who has the copies; "" for nobody
     otherwise: Mapping[
         int, tuple[str, ...]
     ]  # who has those of a place, if it is not so, or another sits there

@@ -8,7 +8,7 @@ forgotten.
 
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from colossi.control.events import Held, Ring, Snapshot
@@ -164,7 +164,7 @@ class Memory:
             "oldest": self.oldest,
             "last_era": self.last_era,
             "held": {node: [list(snapshot) for snapshot in held] for node, held in self.held.items()},
-            "rings": [asdict(ring) | {"otherwise": sorted(ring.otherwise.items())} for ring in self.rings],
+            "rings": list(map(_state, self.rings)),
             "gone": sorted(self.gone),
         }
 
@@ -178,6 +178,12 @@ class Memory:
         memory.rings = tuple(map(_ring, state["rings"]))
         memory.gone = set(state["gone"])
         return memory
+
+
+def _state(ring: Ring) -> dict[str, Any]:
+    by_place = {"nodes": list(ring.nodes), "buddies": list(ring.buddies)}
+    small = replace(ring, nodes=(), buddies=())  # asdict copies
+    return {**asdict(small), **by_place, "otherwise": sorted(ring.otherwise.items())}
 
 
 def _ring(state: Mapping[str, Any]) -> Ring:

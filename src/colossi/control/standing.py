@@ -4,7 +4,7 @@ Where a run stands: all that the controller remembers, and the moves that its de
 Knows no events. A node in the world whose place is not vacant belongs to the next incarnation too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ class Standing:
 
     def stop(self, why: str, now: float) -> list[Action]:
         """End this incarnation; the next one begins when all of its nodes have answered or are lost."""
-        nodes = self.world.connected(self.fleet)
+        nodes: Sequence[str] = self.world.connected(self.fleet)
         if self.phase == "adopting":  # who has not come back yet is told when it does
             nodes = tuple(node for node in nodes if node in self.fleet.racks)
         self.why = why

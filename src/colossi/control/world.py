@@ -2,8 +2,7 @@
 Who sits where: the nodes of an incarnation by place, and how the places are filled anew.
 
 Those that stay keep their places, so that what they have in memory is what they need. Filling a few places
-costs little however many there are, but for copying what the others are told. Knows nothing of why a place
-has become vacant.
+costs little however many there are. Knows nothing of why a place has become vacant.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,13 +11,14 @@ from typing import Any
 
 from colossi.control.fleet import Fleet
 from colossi.control.policy import buddy_places
+from colossi.control.row import Row
 
 
 @dataclass(slots=True)
 class World:
     """The last incarnation's nodes, while it runs and until the next one begins; empty before the first."""
 
-    nodes: tuple[str, ...] = ()  # by place
+    nodes: Row = field(default_factory=Row)  # by place
     racks: list[str] = field(default_factory=list)  # by place
     replicate: int = 0  # copies of the model
     vacant: set[int] = field(default_factory=set)  # places whose node must not be used any more
@@ -26,13 +26,14 @@ class World:
     places: dict[str, int] = field(default_factory=dict)  # of all nodes; never another dictionary's copy
     _buddies: list[int | None] = field(default_factory=list)  # by place; empty if to be found anew
     _wards: dict[int, int] = field(default_factory=dict)  # the places whose buddy a place is
-    _names: list[str] = field(default_factory=list)  # of the buddies, by place
+    _names: Row = field(default_factory=Row)  # of the buddies, by place
 
     @classmethod
-    def of(cls, nodes: tuple[str, ...], racks: Iterable[str], replicate: int) -> "World":
+    def of(cls, nodes: Iterable[str], racks: Iterable[str], replicate: int) -> "World":
         """A world without vacant places."""
-        places = {node: place for place, node in enumerate(nodes)}
-        return cls(nodes=nodes, racks=list(racks), replicate=replicate, places=places)
+        row = Row(nodes)
+        places = {node: place for place, node in enumerate(row)}
+        return cls(nodes=row, racks=list(racks), replicate=replicate, places=places)
 
     def __contains__(self, node: object) -> bool:
         return node in self.places and self.places[str(node)] not in self.vacant
@@ -58,24 +59,23 @@ class World:
             self.racks[place] = rack
             self._pair(())
 
-    def connected(self, fleet: Fleet) -> tuple[str, ...]:
-        """Its nodes that are not lost; the same tuple where none is."""
-        nodes = self.nodes
-        for place in sorted(self.vacant, reverse=True):
-            if nodes[place] not in fleet.racks:
-                nodes = nodes[:place] + nodes[place + 1 :]
-        return nodes
+    def connected(self, fleet: Fleet) -> Row:
+        """Its nodes that are not lost; the same row where none is."""
+        return self.nodes.without(place for place in self.vacant if self.nodes[place] not in fleet.racks)
 
     def fill(self, fleet: Fleet) -> list[tuple[str, str]]:
         """Give each vacant place a spare; the pairs of a new node and the one whose place it takes."""
         self.renewed = tuple(sorted(self.vacant))
         if not self.vacant:
             return []
-        nodes, promoted, moved = list(self.nodes), [], []
-        for place in sorted(self.vacant, key=lambda place: (not fleet.is_spare(nodes[place]), place)):
-            lost, rack = nodes[place], self.racks[place]
-            new = nodes[place] = fleet.take_spare(lost, fleet.racks.get(lost, rack))
+        promoted, moved = [], []
+        seated: dict[int, str] = {}
+        named: dict[int, str] = {}  # by ward
+        for place in sorted(self.vacant, key=lambda place: (not fleet.is_spare(self.nodes[place]), place)):
+            lost, rack = self.nodes[place], self.racks[place]
+            new = fleet.take_spare(lost, fleet.racks.get(lost, rack))
             if new != lost:
+                seated[place] = new
                 del self.places[lost]
                 self.places[new] = place
                 promoted.append((new, lost))
@@ -83,8 +83,8 @@ class World:
                 self.racks[place] = fleet.racks[new]
                 moved.append(place)
             if place in self._wards:
-                self._names[self._wards[place]] = new
-        self.nodes = tuple(nodes)
+                named[self._wards[place]] = new
+        self.nodes, self._names = self.nodes.changed(seated), self._names.changed(named)
         self.vacant.clear()
         for place in moved:
             self._part(place)
@@ -97,7 +97,7 @@ class World:
             fleet.add_spare(node)
         new = [fleet.take_spare("", "") for _ in range(places - len(survivors))]
         new.sort(key=lambda node: (fleet.racks[node], len(node), node))
-        self.nodes = (*survivors[:places], *new)
+        self.nodes = Row((*survivors[:places], *new))
         self.replicate = replicate
         self.vacant.clear()
         self.renewed = ()
@@ -106,18 +106,19 @@ class World:
         self.racks = [fleet.racks[node] for node in self.nodes]
         self._pair(())
 
-    def buddies(self) -> tuple[str, ...]:
+    def buddies(self) -> Row:
         """By place, the node that keeps copies of its snapshots; "" for none."""
         if len(self._buddies) != len(self.nodes):
             self._pair(buddy_places(self.racks))
-        return tuple(self._names)
+        return self._names
 
     # --- buddies: found at once for all, then kept, but where a new node stands in the rack of its own ----
 
     def _pair(self, buddies: Iterable[int | None]) -> None:
         self._buddies = list(buddies)
         self._wards = {buddy: place for place, buddy in enumerate(self._buddies) if buddy is not None}
-        self._names = ["" if buddy is None else self.nodes[buddy] for buddy in self._buddies]
+        nodes = tuple(self.nodes)
+        self._names = Row("" if buddy is None else nodes[buddy] for buddy in self._buddies)
 
     def _part(self, place: int) -> None:
         """A place and its buddy, or its ward, in one rack: let two pairs change, or find all anew."""
@@ -140,7 +141,7 @@ class World:
     def _swap(self, one: int, other: int) -> None:
         buddies, names = self._buddies, self._names
         buddies[one], buddies[other] = buddies[other], buddies[one]
-        names[one], names[other] = names[other], names[one]
+        self._names = names.changed({one: names[other], other: names[one]})
         for place in (one, other):
             buddy = buddies[place]
             if buddy is not None:
@@ -160,7 +161,7 @@ class World:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "World":
         """What `state` told."""
-        world = cls.of(tuple(state["nodes"]), state["racks"], state["replicate"])
+        world = cls.of(state["nodes"], state["racks"], state["replicate"])
         world.vacant, world.renewed = set(state["vacant"]), tuple(state["renewed"])
         world._pair(state["buddies"])
         return world

@@ -322,14 +322,14 @@ class Command:
         return any(e.incarnation == self.incarnation for _, e in self.ledger.events("stopped"))
 
     def _start(self, start: actions.Start) -> None:
-        ranks = len(start.nodes) * self.per_node
-        self.incarnation, self.places = start.incarnation, start.nodes
+        ranks, buddies = len(start.nodes) * self.per_node, tuple(start.buddies)
+        self.incarnation, self.places = start.incarnation, tuple(start.nodes)
         whole = self.controller.run.plan.places * self.per_node
         self.record(
             "incarnation_started",
             None,
-            nodes=start.nodes,
-            buddies=start.buddies,
+            nodes=self.places,
+            buddies=buddies,
             replicate=start.replicate,
             workers=ranks,
             spares=max(0, len(self.agents) - len(start.nodes)) * self.per_node,
@@ -364,11 +364,11 @@ class Command:
                 "verify": start.verify,
             }
         )
-        for place, node in enumerate(start.nodes):
+        for place, node in enumerate(self.places):
             if agent := self.agents.get(node):
                 own = {
                     "first": place * self.per_node,
-                    "buddy": self._data_of(start.buddies[place]),
+                    "buddy": self._data_of(buddies[place]),
                     "fetch": fetch.get(place, {}),
                 }
                 agent.send(frame_with(common, own))

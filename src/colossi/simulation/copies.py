@@ -6,7 +6,7 @@ takes a place fetches what it needs, and has no copies for others before the nex
 changes, not as many nodes as there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from colossi.control.actions import DISK, Start
@@ -18,8 +18,8 @@ class Copies:
     """Of the world of the last Start."""
 
     per_node: int
-    nodes: tuple[str, ...] = ()
-    buddies: tuple[str, ...] = ()
+    nodes: Sequence[str] = ()
+    buddies: Sequence[str] = ()
     places: dict[str, int] = field(default_factory=dict)  # node -> its place
     wards: dict[str, int] = field(default_factory=dict)  # node -> the place that it keeps copies for
     step: int | None = None  # the newest that all have taken; None for none
@@ -28,7 +28,7 @@ class Copies:
     gone: set[str] = field(default_factory=set)  # nodes that this world will have to do without
 
     def begin(self, start: Start) -> None:
-        """All sit as it says, and have what it gives them from the memory of others."""
+        """All sit as it says, and have what it gives them from the memory of others; none has left."""
         if len(start.nodes) != len(self.nodes):
             self._seat(start)
             self.step, self.otherwise = None, {}
@@ -36,9 +36,7 @@ class Copies:
         renewed = [place for node in sorted(self.gone) if (place := self.places.get(node)) is not None]
         fetching = {rank // self.per_node for rank in start.fetch}
         had = {place: self.holders(place) for place in self._touched(start, renewed)}
-        gone = self.gone
         self._reseat(start, renewed)
-        self.gone = {node for node in gone if node in self.places}  # lost, and seated by who does not know
         if start.restore == DISK or start.sources is not None:
             self.step, self.otherwise = None, {}
             return
@@ -117,7 +115,7 @@ class Copies:
             self.places[new] = place
             if (ward := wards[new]) is not None:
                 self.wards[new] = ward
-        self.nodes, self.buddies = start.nodes, start.buddies
+        self.nodes, self.buddies, self.gone = start.nodes, start.buddies, set()
 
     def _seat(self, start: Start) -> None:
         self.nodes, self.buddies, self.gone = start.nodes, start.buddies, set()

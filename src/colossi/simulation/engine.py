@@ -253,7 +253,7 @@ class Simulated:
         )
         self.record(
             "incarnation_started",
-            nodes=start.nodes if first else None,
+            nodes=tuple(start.nodes) if first else None,
             changed=changed,
             replicate=start.replicate,
             workers=ranks,
@@ -265,7 +265,10 @@ class Simulated:
         self._reasons = []
         if first:
             self.record("run_started", **scenario.facts)
-        if any(node in self.copies.places for node in self.dead):
+        lost = [node for node in self.dead if node in self.copies.places]  # seated by who does not know it
+        for node in lost:
+            self.copies.leave(node)
+        if lost:
             self.get_stuck()
         self.at(self.now + seconds, partial(self._train, start, seconds))
 

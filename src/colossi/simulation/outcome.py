@@ -147,20 +147,25 @@ def _prepare(folder: Path, spec: Spec, days: float) -> Path:
     """The folder, for this spec and no other; the file of its seeds."""
     run, said = Run(folder), json.dumps({"days": days}) + "\n"
     note = folder / "simulation.json"
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not note.is_file())):
+    if folder.exists() and (not folder.is_dir() or (_has_files(folder) and not note.is_file())):
         raise RunError(f"{folder}: holds something else than a simulation", "give another folder with --run")
     if note.is_file() and (
         note.read_text(encoding="utf-8") != said
-        or run.spec_file.read_text(encoding="utf-8") != spec.to_toml()
+        or (run.spec_file.exists() and run.spec_file.read_text(encoding="utf-8") != spec.to_toml())
     ):
         raise RunError(
             f"{folder}: has a simulation of another spec, or of another number of days",
             f"give another folder with --run, or remove {folder}",
         )
     folder.mkdir(parents=True, exist_ok=True)
+    write_whole(note, said)  # the first, as it says whose the others are
     write_whole(run.spec_file, spec.to_toml())
-    write_whole(note, said)
     return folder / "seeds.jsonl"
+
+
+def _has_files(folder: Path) -> bool:
+    """But for what a kill has left."""
+    return any(not file.name.startswith("tmp-") for file in folder.iterdir())
 
 
 def _write_ledger(path: Path, history: Sequence[Event]) -> None:

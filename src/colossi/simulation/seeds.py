@@ -7,11 +7,15 @@ in a file as soon as it is there, so that a sweep that was broken off goes on wh
 
 import json
 import math
+import multiprocessing
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +104,42 @@ def _each(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Life]:
     if workers < 2:
         yield from (_live(scenario, seed) for seed in seeds)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
         try:
             for done in as_completed([pool.submit(_live, scenario, seed) for seed in seeds]):
                 yield done.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # the lives that it is in the middle of are lived again next time
             raise
+
+
+def _end_with_parent() -> None:
+    """A worker does not survive its parent, even one that was killed; Ctrl-C is for the parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _live(scenario: Scenario, seed: int) -> Life:
     return live(scenario, seed)[0]
 
 
-def _kept(file: Path) -> Iterator[Life]:
-    """A last line that was cut off by a kill is no life."""
-    for line in file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else ():
-        yield Life.from_json(json.loads(line))
+def _kept(file: Path) -> list[Life]:
+    """A last line that a kill has cut off is no life; it is taken away, lest the next one be added to it."""
+    if not file.exists():
+        return []
+    whole, newline, cut = file.read_bytes().rpartition(b"\n")
+    if cut:
+        os.truncate(file, len(whole + newline))
+    return [Life.from_json(json.loads(line)) for line in whole.splitlines()]
 
 
 @dataclass(frozen=True, slots=True)
