@@ -1,9 +1,9 @@
 """
-Calculon's forecasts of the published runs that it can express, from a checkout of it (calculon-ai/calculon).
+Calculon's forecasts of the published runs that it can express, from a checkout (calculon-ai/calculon).
 
-It knows decoders of two-matrix FFNs with as many heads of keys as of queries, in 16 bits, under tensor,
-pipeline and data parallel, on the A100 and H100 systems that come with it. What else a row says has no place
-in it. Memory is made ample: a run that was measured did fit.
+It knows decoders of two-matrix FFNs with as many heads of keys as of queries, in 16-bit formats, under
+tensor, pipeline and data parallel, on the A100 and H100 systems that come with it. What else a row says
+has no place in it. Memory is made ample: a run that was measured did fit.
 """
 
 import json

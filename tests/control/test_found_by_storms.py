@@ -4,7 +4,14 @@ import pytest
 
 from colossi.control.actions import DISK, GiveUp, Start, Stop
 from colossi.control.controller import Controller
-from colossi.control.events import NodeJoined, NodeStopped, StragglerSuspected, WorkerExited
+from colossi.control.events import (
+    CheckpointDone,
+    NodeJoined,
+    NodeLost,
+    NodeStopped,
+    StragglerSuspected,
+    WorkerExited,
+)
 from colossi.control.plan import Plan
 
 from .story import PLAN, Story, held, kinds, one
@@ -57,6 +64,17 @@ def test_who_takes_over_knows_what_is_on_the_disk(saved: int, restore: int) -> N
     story = adopted(PLAN, step=10, saved=saved)
     story.exited("a", 0)
     start = one(story.stopped(a=held(1, 4, (0, 1), 9), b=held(1, 4, (2, 3), 9)), Start)
+    assert start.restore == restore
+
+
+@pytest.mark.parametrize(("saved", "restore"), [(8, 9), (10, DISK)])
+def test_a_checkpoint_counts_though_it_is_told_while_nodes_are_waited_for(saved: int, restore: int) -> None:
+    story = Story(PLAN, "a", "b")
+    story.step(10)
+    story.hear(NodeLost(node="a", why="silent"), NodeLost(node="b", why="silent"))
+    assert story.controller.run.phase == "waiting"
+    story.hear(CheckpointDone(incarnation=1, step=saved))
+    start = one(story.hear(NodeJoined(node="a", held=held(1, 4, range(4), 9))), Start)
     assert start.restore == restore
 
 

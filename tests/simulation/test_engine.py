@@ -187,6 +187,8 @@ def test_the_days_end() -> None:
     history = play(seconds=500.0)
     assert history[-1].kind == "stopped"
     assert 500 <= at(history[-1]) <= 510
+    early = play(seconds=10.0)  # while it still starts: it does a step and saves it
+    assert (early[-1].kind, early[-1].step, at(early[-1])) == ("stopped", 1, 26.0)
 
 
 class Deaf(Controller):

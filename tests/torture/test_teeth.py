@@ -17,6 +17,7 @@ from colossi.engines.command import Command
 from colossi.engines.memory import Memory
 from colossi.ledger.fence import Fence
 from colossi.torture import machine
+from colossi.torture.machine import Machine
 from colossi.torture.storm import run
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -126,12 +127,17 @@ def forgets_the_disk_when_it_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(takeover, "saved_of", lambda history: 0)
 
 
+def takes_the_last_call_for_the_newest(patch: pytest.MonkeyPatch) -> None:
+    real = Machine._hello
+    patch.setattr(Machine, "_hello", lambda self: real(self) | {"call": 0.0})
+
+
 def writes_though_it_was_replaced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fence, "replaced", lambda self: False)
 
 
 def ends_its_workers_too_late(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(machine, "CUT_OFF_SECONDS", 4.5)
+    patch.setattr(machine, "CUT_OFF_SECONDS", 5.0)
 
 
 def takes_the_stale_snapshot_of_its_own(patch: pytest.MonkeyPatch) -> None:
@@ -163,7 +169,7 @@ def counts_fruitful_ones_as_fruitless(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(forming, "_judge", lambda run: real(run) if run.failed else None)
 
 
-SEEDS = 4000  # in so many storms each is found
+SEEDS = 8000  # in so many storms each is found
 FAST = (
     forgets_the_quarantine,
     begins_before_all_have_stopped,
@@ -183,6 +189,7 @@ SLOW = (  # hundreds of storms until one does it
     watches_nobody_after_an_old_stop,
     forgets_the_disk_when_it_takes_over,
     ends_its_workers_too_late,
+    takes_the_last_call_for_the_newest,
     takes_the_stale_snapshot_of_its_own,
     takes_a_stale_snapshot_of_another_world,
     counts_fruitful_ones_as_fruitless,

@@ -160,7 +160,8 @@ class Controller:
                 return self._stop_wanted(event)
             case TimePassed():
                 return self._time_passed(now)
-        if event.incarnation != self.run.incarnation or self.run.phase == "waiting":
+        on_disk = isinstance(event, CheckpointDone)  # is true whenever it is heard
+        if event.incarnation != self.run.incarnation or (self.run.phase == "waiting" and not on_disk):
             return []  # late
         match event:
             case StepDone():

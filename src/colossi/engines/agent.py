@@ -34,8 +34,8 @@ from colossi.engines.worker import Worker, in_words
 BEAT_SECONDS = 1.0  # to the controller
 SILENT_SECONDS = 2.0  # a worker that has not beaten so long has stopped (it beats four times a second)
 STOP_SECONDS = 1.0  # a worker that was told to stop is killed after these
-CUT_OFF_SECONDS = 3.5  # since the newest beat that was answered was sent: with STOP_SECONDS less than the
-# controller waits (SILENT_NODE_SECONDS), which heard that beat after it was sent
+CUT_OFF_SECONDS = 4.0  # since the newest beat that was answered was sent: the controller, which heard that
+# beat, waits for longer (SILENT_NODE_SECONDS), by enough to kill workers
 PATIENCE_SECONDS = 60.0  # for a new controller, after the old one's connection ended
 
 
@@ -132,6 +132,7 @@ class Agent:
             "node": self.node,
             "rack": self.place.rack,
             "pid": os.getpid(),
+            "call": time.time(),
             "incarnation": self.incarnation if self._busy() else 0,
             "held": self.memory.held(),
             "store": free_address(self.place.host),
@@ -192,7 +193,7 @@ class Agent:
             self._connect()
         elif self.controller is not None and not self.leaving and now - self.heard > CUT_OFF_SECONDS:
             self.leaving = True  # it may live, and will replace us
-            self._stop(self.incarnation)
+            self._stop(self.incarnation, patience=0.0)
         for worker in self.workers.values():
             silent = now - worker.heard if worker.heard is not None else 0.0
             if worker.rank is not None and not worker.hung and silent > SILENT_SECONDS:
@@ -262,11 +263,11 @@ class Agent:
                 for descriptor in files:
                     os.close(descriptor)
 
-    def _stop(self, incarnation: int) -> None:
+    def _stop(self, incarnation: int, patience: float = STOP_SECONDS) -> None:
         """All workers idle or dead; the answer follows."""
-        self.stopping = (incarnation, time.monotonic() + STOP_SECONDS)
+        self.stopping = (incarnation, time.monotonic() + patience)
         for worker in list(self.workers.values()):
-            if worker.hung:
+            if worker.hung or not patience:
                 worker.kill()
             elif worker.rank is not None:
                 worker.tell({"do": "stop", "incarnation": incarnation})

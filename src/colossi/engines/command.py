@@ -59,6 +59,7 @@ class Command:
     _progress: Progress = field(default_factory=Progress)
     _stragglers: Stragglers = field(default_factory=Stragglers)
     _gathering: dict[tuple[str, int], dict[int, tuple[int, int]]] = field(default_factory=dict)
+    _calls: dict[str, float] = field(default_factory=dict)  # node -> when its connection was begun [unix s]
     _saving: bool = False  # the workers were asked to save and end
     _token: bytes = b""
     _reasons: list[str] = field(default_factory=list)
@@ -163,6 +164,11 @@ class Command:
 
     def joined(self, agent: Line, hello: Message) -> None:
         """An agent has come, or has come back."""
+        call = float(hello.get("call", 0.0))
+        if agent.node in self.agents and call < self._calls.get(agent.node, call):
+            agent.close()  # an attempt that it gave up, and that took longer than the next one
+            return
+        self._calls[agent.node] = call
         if old := self.agents.pop(agent.node, None):  # its line broke, and it was back before we noticed
             old.close()
             self._note_loss(agent.node, "came back over a new connection", 0.0)

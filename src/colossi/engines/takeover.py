@@ -87,6 +87,7 @@ def plan_of(spec: Spec, chaos: Chaos) -> Plan:
         global_batch=spec.training.global_batch,
         steps=spec.training.total_steps,
         spares=spec.cluster.spares,
+        wait_seconds=spec.cluster.wait_seconds,
         strikes=None if chaos.on else policy.STRIKES,  # faults on purpose say nothing about a node
     )
 

@@ -96,6 +96,7 @@ class Training:
     sequence: Number  # [tokens]
     global_batch: Number  # [sequences]
     eight_bit: Number = 0  # 1: products in an 8-bit format (or 4-bit), with casts before them
+    four_bit: Number = 0  # 1: these products are in a 4-bit format
     cast_bytes: Number = 4.0  # read and written to cast a number of an operand, both ways round
     number_bytes: Number = 2  # of an activation's number, and of a weight's as it is used and sent
     muon: Number = 0  # 1: matrices are updated by Muon, each by one of the ranks that have its block

@@ -20,6 +20,7 @@ class Efficiency:
     product_rows: float = 0.0
     product_wave: float = 0.5  # how much a last, partly filled wave of tiles costs: 0 nothing, 1 all of it
     product_8bit: float = 0.85  # share of the 8-bit peak, over that of the 16-bit peak
+    product_4bit: float = 1.0  # share of the 4-bit peak, over that of the 8-bit peak
     product_grouped: float = 0.9  # a grouped product's share, over that of a plain one
     grouped_8bit: float = 0.7  # the same in an 8-bit format, over that in a 16-bit format
     grouped_rows: float = 100.0  # rows of a group at which a grouped product reaches half of its share

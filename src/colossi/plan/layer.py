@@ -36,6 +36,7 @@ def products(case: Case, e: Efficiency, share: Number = 1.0) -> Products:
     """Of this run's number format, at a share of what plain ones reach."""
     eight, numbers = case.training.eight_bit > 0, case.training.number_bytes
     peak = case.machine.peak * case.machine.product_share * np.where(eight, e.product_8bit, 1.0)
+    peak = peak * np.where(case.training.four_bit > 0, e.product_4bit, 1.0)
     return Products(case.machine, e, peak * share, np.where(eight, 1.0, numbers), numbers)
 
 

@@ -170,6 +170,8 @@ def sharded_exchange(case: Case, e: Efficiency, one: Times, layers: Number) -> N
         """Of a layer's numbers; those of experts, so many bytes each, among the ranks that have the same."""
         each = bytes_ / layers / layout.gathers
         dense = gather(each * p.dense, layout.shard, layout.tensor * 1.0, machine, e)
+        if not np.any(p.experts):
+            return layout.gathers * dense
         stride = layout.expert * layout.expert_tensor * 1.0
         experts = gather(each * p.experts, expert_shard(case), stride, machine, e)
         return layout.gathers * (dense + np.where(p.experts > 0, experts, 0.0))

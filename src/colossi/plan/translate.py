@@ -179,6 +179,7 @@ def training_of(training: TrainingSpec, measured: bool = False) -> Training:
         sequence=training.sequence_length,
         global_batch=training.global_batch,
         eight_bit=int(BITS[training.precision] <= 8),
+        four_bit=int(BITS[training.precision] <= 4),
         cast_bytes=CAST_BYTES[training.scaling],
         number_bytes=max(2, BITS[training.precision] // 8),
         muon=int(training.optimizer == "muon"),

@@ -58,6 +58,7 @@ class Simulated:
         self._writing = False  # that stall is a checkpoint of this step
         self._step_seconds = scenario.step_seconds
         self._told_step = False  # the controller has heard of a step of this incarnation
+        self._ending = False  # the workers are asked to save and end after the step that they are in
         self._saved: list[int] = []  # steps on disk, the newest last
         self._storage_until = 0.0  # [s] no checkpoint can be written before
         self._reasons: list[str] = []
@@ -346,6 +347,10 @@ class Simulated:
         self._course += 1
         if self._stage != "training":
             return
+        if self._ending:
+            end = max(self._since + self._stall + self._step_seconds, self.now)
+            self._at(end, partial(self._complete, self._course, stopped=True))
+            return
         if not self._told_step:
             self._tell_next_step()
         left, every = self.scenario.plan.steps - self._step, self.scenario.checkpoint_every
@@ -397,10 +402,9 @@ class Simulated:
             case actions.Stop():
                 self._stop(action)
             case actions.SaveAndStop():
+                self._ending = True
                 self._settle()
-                self._course += 1
-                when = self._since + self._stall + self._step_seconds
-                self._at(max(when, self.now), partial(self._complete, self._course, stopped=True))
+                self._plan_ahead()
             case actions.Checkpoint():
                 self._settle()
                 self._stall, self._writing = self._stall + self.scenario.checkpoint, True

@@ -5,7 +5,6 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from colossi.spec.table import Table
-from colossi.spec.units import Seconds
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a profile
 
@@ -18,8 +17,8 @@ class ClusterSpec(Table):
     spares: int = Field(
         default=0, ge=0, description="further nodes that stand by, to take the place of one that is lost"
     )
-    wait_seconds: Seconds = Field(
-        default=600.0, description="for nodes without which it cannot go on, before the run gives up"
+    wait_seconds: float = Field(
+        default=600.0, gt=0, description="for nodes without which it cannot go on, before the run gives up"
     )
     gpu: str | None = Field(
         default=None, description="planning: an accelerator of the catalogue, such as H100-SXM"

@@ -67,7 +67,7 @@ class Gpu(Table):
     """One GPU as its data sheet has it."""
 
     name: str
-    architecture: Literal["ampere", "hopper", "blackwell", "cdna3"]
+    architecture: Literal["ampere", "hopper", "blackwell", "blackwell-ultra", "cdna3"]
     usual_node: str  # the server that a cluster has if it names none
     compute_units: int = Field(ge=1)  # SMs, or AMD's CUs
     clock: Hertz  # boost, at which the peaks hold

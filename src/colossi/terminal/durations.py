@@ -51,7 +51,8 @@ def operation(op: Op, case: Case, e: Efficiency) -> Number:
         return bytes_
     rows, columns, inner, groups = op.sides
     if op.kind == "attention":
-        forward, _ = fused_attention(op.flops, case.training.sequence / case.layout.context, case.machine, e)
+        length = case.training.sequence / case.layout.context
+        forward, _ = fused_attention(op.flops, length, case.machine, e)
         return forward / (e.attention_backward if op.name.endswith("backward") else 1.0)
     run = grouped_products(case, e, min(rows, inner)) if op.kind == "experts" else products(case, e)
     return run.seconds(rows, columns, inner, groups)

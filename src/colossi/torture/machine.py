@@ -126,7 +126,7 @@ class Machine:
             if not self.leaving:
                 self.site.tell(f"{self.name} is cut off, and ends its workers")
                 self.leaving = True
-                self._stop(self.incarnation)
+                self._stop(self.incarnation, patience=0.0)
         else:
             self.later(CUT_OFF_SECONDS - quiet + LOOK_SECONDS, self._look_again, line)
 
@@ -165,6 +165,7 @@ class Machine:
         return {
             "node": self.name,
             "rack": self.rack,
+            "call": self.clock.date(),
             "incarnation": self.incarnation if self.workers else 0,
             "held": self.memory.held(),
         }
@@ -291,15 +292,15 @@ class Machine:
         self.workers = {}
         self._finish_stopping()
 
-    def _stop(self, incarnation: int) -> None:
+    def _stop(self, incarnation: int, patience: float = STOP_SECONDS) -> None:
         """All workers idle or dead; the answer follows."""
         if self.gang is not None:
             self.gang.settle(self)
-        self.stopping = (incarnation, self.clock.now() + STOP_SECONDS)
+        self.stopping = (incarnation, self.clock.now() + patience)
         draw = self.site.draw
         for worker in list(self.workers.values()):
             slow = draw.random() < 0.05  # it does not listen, and is killed
-            seconds = STOP_SECONDS + LOOK_SECONDS if slow else draw.uniform(0.001, 0.1)
+            seconds = patience + LOOK_SECONDS if slow else draw.uniform(0.001, 0.1)
             self.later(seconds, self._stopped, worker)
         self._finish_stopping()
 
