@@ -16,7 +16,7 @@ from colossi.control.actions import DISK
 from colossi.control.controller import Controller
 from colossi.ledger.events import JSON, Event
 from colossi.simulation.copies import Copies
-from colossi.simulation.scenario import Scenario
+from colossi.simulation.scenario import PLANNED, Scenario
 from colossi.world.failures import Fault
 
 BEGINNING = 1_767_225_600.0  # [unix s] 2026-01-01 UTC, when every simulated run begins
@@ -95,7 +95,10 @@ class Simulated:
         elif fault.effect == "job":
             assert self._start is not None
             node = self._start.nodes[number * 7919 % len(self._start.nodes)]  # the one that speaks first
-            self._break(fault.component, "all workers ended", self._exited(node, fault))
+            if fault.component == PLANNED:
+                self._leave_off(node, fault)
+            else:
+                self._break(fault.component, "all workers ended", self._exited(node, fault))
         elif nodes[0] not in self._copies.places or nodes[0] in self._dead:
             return
         elif fault.effect == "flap" and fault.repair <= FLAP_SECONDS:
@@ -231,10 +234,43 @@ class Simulated:
         self._get_stuck()
         self._at(self.now + self.scenario.detection, partial(self._notice, component, what, event))
 
-    def _notice(self, component: str, what: str, event: events.WorkerExited | events.WorkerHung) -> None:
+    def _notice(
+        self,
+        component: str,
+        what: str,
+        event: events.WorkerExited | events.WorkerHung,
+        detection: float | None = None,
+    ) -> None:
         if event.incarnation == self._incarnation and self._stage == "stuck":
-            self._fault(component, what, event.node)
+            self._fault(component, what, event.node, detection)
             self._hear(event)
+
+    def _leave_off(self, node: str, fault: Fault) -> None:
+        """All are asked to stop: after the step that they are in they save, then end, and nobody wonders why.
+
+        Who is starting ends at once. If something else stops them first, that is the stop.
+        """
+        asked = self._exited(node, fault)
+        if self._stage == "starting":
+            self._end_as_asked(asked)
+            return
+        self._settle()
+        when = self._since + self._stall + self._step_seconds
+        self._at(max(when, self.now), partial(self._save_as_asked, asked))
+
+    def _save_as_asked(self, asked: events.WorkerExited) -> None:
+        if asked.incarnation != self._incarnation or self._stage != "training":
+            return
+        self._settle()
+        if not self._writing:  # else it is time for one anyway
+            self._stall, self._writing = self._stall + self.scenario.checkpoint, True
+            self._plan_ahead()
+        self._at(max(self._since + self._stall, self.now), partial(self._end_as_asked, asked))
+
+    def _end_as_asked(self, asked: events.WorkerExited) -> None:
+        if asked.incarnation == self._incarnation and self._stage in ("starting", "training"):
+            self._get_stuck()
+            self._notice(PLANNED, "all workers were asked to end", asked, detection=0.0)
 
     def _get_stuck(self) -> None:
         self._settle()
@@ -242,13 +278,12 @@ class Simulated:
             self._stage = "stuck"
             self._course += 1
 
-    def _fault(self, component: str, what: str, node: str) -> None:
+    def _fault(self, component: str, what: str, node: str, detection: float | None = None) -> None:
         cause = f"{component}: {what}"
         self._reasons.append(cause)
         if self.controller.run.phase == "running":
-            self._record(
-                "fault", self._step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
-            )
+            known = self.scenario.detection if detection is None else detection
+            self._record("fault", self._step, cause=cause, node=node, seconds_to_detect=known)
 
     # --- steps --------------------------------------------------------------------------------------------
 
