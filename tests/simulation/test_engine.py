@@ -18,7 +18,7 @@ from colossi.ledger.report import report
 from colossi.simulation import striking
 from colossi.simulation.copies import Copies
 from colossi.simulation.engine import BEGINNING, CHECK_SECONDS, Simulated
-from colossi.simulation.scenario import Scenario
+from colossi.simulation.scenario import PLANNED, Scenario
 from colossi.simulation.striking import FLAP_SECONDS
 from colossi.world.failures import Fault
 
@@ -120,6 +120,30 @@ def begin() -> actions.Start:
     start = simulated.start
     assert start is not None
     return start
+
+
+@pytest.mark.parametrize(("snapshots", "seconds"), [(0, 50.0), (1, 50.0)])
+def test_a_planned_stop_saves_first(snapshots: int, seconds: float) -> None:
+    """At 60.5 s the 41st step is under way; it is done at 61 s and on disk at 66 s. Nobody has to notice.
+
+    The ledger gives the write, after which no step was done, to the stop.
+    """
+    history = play(Fault(60.5, PLANNED, "job", (), 0.0), snapshot_every=snapshots)
+    (stop,) = of_kind(history, "fault")
+    assert (at(stop), stop.step) == (66.0, 41)
+    assert stop.text("cause") == "planned: all workers were asked to end"
+    again = of_kind(history, "restored")[1]
+    assert (at(again), again.data["from_step"], again.data["seconds"]) == (66.0 + seconds, 41, seconds)
+    told = report(history)
+    assert told.time["detection"] == 0
+    assert told.time["recomputation"] == pytest.approx(5 * 8)
+    assert told.interruptions[0].steps_again == 0
+
+
+def test_a_planned_stop_that_a_failure_forestalls() -> None:
+    history = play(Fault(60.5, PLANNED, "job", (), 0.0), fault(63.0, "crash", 1))
+    (stop,) = of_kind(history, "fault")
+    assert stop.text("cause").startswith("part: ")
 
 
 def test_what_stops_nothing() -> None:

@@ -88,13 +88,13 @@ class Simulated:
             self.stage = "stuck"
             self.course += 1
 
-    def note_fault(self, component: str, what: str, node: str) -> None:
+    def note_fault(self, component: str, what: str, node: str, detection: float | None = None) -> None:
+        """One line for the ledger; known after the time that [failures] states, if nothing else is said."""
         cause = f"{component}: {what}"
         self._reasons.append(cause)
         if self.controller.run.phase == "running":
-            self.record(
-                "fault", self.steps.step, cause=cause, node=node, seconds_to_detect=self.scenario.detection
-            )
+            known = self.scenario.detection if detection is None else detection
+            self.record("fault", self.steps.step, cause=cause, node=node, seconds_to_detect=known)
 
     # --- steps --------------------------------------------------------------------------------------------
 

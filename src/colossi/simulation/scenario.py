@@ -23,6 +23,8 @@ from colossi.spec.spec import Spec, data_parallel
 from colossi.world.failures import Fault, faults, rates_of
 from colossi.world.machinery import Machinery, machinery_of
 
+PLANNED = "planned"  # the component of what stops the job on purpose
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -126,4 +128,4 @@ def planned(scenario: Scenario, seed: int) -> Sequence[Fault]:
     rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(1 << 20,)))
     expected = scenario.rates.planned_per_second * scenario.seconds
     times = np.sort(rng.random(rng.poisson(expected)) * scenario.seconds).round(3)
-    return [Fault(time, "planned", "job", (), 0.0) for time in times.tolist()]
+    return [Fault(time, PLANNED, "job", (), 0.0) for time in times.tolist()]

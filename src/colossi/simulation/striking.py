@@ -11,7 +11,7 @@ from functools import partial
 from colossi.control import events
 from colossi.ledger.events import Event
 from colossi.simulation.engine import Simulated
-from colossi.simulation.scenario import Scenario
+from colossi.simulation.scenario import PLANNED, Scenario
 from colossi.simulation.steps import ROUNDING
 from colossi.world.failures import Fault
 
@@ -49,7 +49,10 @@ def strike(run: Simulated, fault: Fault, number: int) -> None:
     elif fault.effect == "job":
         assert run.start is not None
         node = run.start.nodes[number * 7919 % len(run.start.nodes)]  # the one that speaks first
-        _break(run, fault.component, "all workers ended", _exited(run, node, fault))
+        if fault.component == PLANNED:
+            _leave_off(run, node, fault)
+        else:
+            _break(run, fault.component, "all workers ended", _exited(run, node, fault))
     elif nodes[0] not in run.copies.places or nodes[0] in run.dead:
         return
     elif fault.effect == "flap" and fault.repair <= FLAP_SECONDS:
@@ -177,7 +180,38 @@ def _break(run: Simulated, component: str, what: str, event: Failure) -> None:
     run.at(run.now + run.scenario.detection, partial(_notice, run, component, what, event))
 
 
-def _notice(run: Simulated, component: str, what: str, event: Failure) -> None:
+def _notice(
+    run: Simulated, component: str, what: str, event: Failure, detection: float | None = None
+) -> None:
     if event.incarnation == run.incarnation and run.stage == "stuck":
-        run.note_fault(component, what, event.node)
+        run.note_fault(component, what, event.node, detection)
         run.hear(event)
+
+
+def _leave_off(run: Simulated, node: str, fault: Fault) -> None:
+    """All are asked to stop: after the step that they are in they save, then end, and nobody wonders why.
+
+    Who is starting ends at once. If something else stops them first, that is the stop.
+    """
+    asked = _exited(run, node, fault)
+    if run.stage == "starting":
+        _end_as_asked(run, asked)
+        return
+    run.settle()
+    run.at(max(run.steps.next_end, run.now), partial(_save_as_asked, run, asked))
+
+
+def _save_as_asked(run: Simulated, asked: events.WorkerExited) -> None:
+    if asked.incarnation != run.incarnation or run.stage != "training":
+        return
+    run.settle()
+    if not run.steps.writing:  # else it is time for one anyway
+        run.steps.save()
+        run.plan_ahead()
+    run.at(max(run.steps.since + run.steps.stall, run.now), partial(_end_as_asked, run, asked))
+
+
+def _end_as_asked(run: Simulated, asked: events.WorkerExited) -> None:
+    if asked.incarnation == run.incarnation and run.stage in ("starting", "training"):
+        run.get_stuck()
+        _notice(run, PLANNED, "all workers were asked to end", asked, detection=0.0)
