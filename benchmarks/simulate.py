@@ -38,6 +38,7 @@ from colossi.ledger.store import Ledger
 from colossi.simulation.engine import Simulated
 from colossi.simulation.scenario import Scenario, complete_spec, faults_of, scenario_of
 from colossi.simulation.seeds import DAY, Spread, lives
+from colossi.simulation.striking import struck
 from colossi.spec.read import build_spec, read_toml
 from colossi.world.failures import Fault
 
@@ -97,7 +98,7 @@ class Turn:
 
 def ours(scenario: Scenario, faults: Sequence[Fault]) -> Turn:
     begun = time.process_time()
-    simulated = Simulated(scenario, faults)
+    simulated = struck(Simulated(scenario), faults)
     simulated.controller = counting = Counting(scenario.plan)
     history = simulated.play()
     seconds = time.process_time() - begun
@@ -133,7 +134,7 @@ def measure_one() -> None:
     for seed in range(1, ROUNDS + 1):
         wall, begun = time.perf_counter(), time.process_time()
         faults = faults_of(scenario, seed)
-        simulated = Simulated(scenario, faults)
+        simulated = struck(Simulated(scenario), faults)
         simulated.controller = counting = Counting(scenario.plan)
         history = simulated.play()
         played = time.process_time()
