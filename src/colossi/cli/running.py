@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -156,6 +156,7 @@ def report_command(
     run = open_run(run_folder)
     found = _report_of(run)
     forecast_seconds = _forecast_step(run)
+    power = _power_of(run)
     if html is not None:
         try:
             curve.save_html(found, html, run_folder.name)
@@ -164,9 +165,14 @@ def report_command(
                 f"{html}: cannot be written: {error.strerror}", "give a file in a folder"
             ) from None
     if as_json:
-        print_json(found.as_json() | {"forecast_step_seconds": forecast_seconds})
+        print_json(found.as_json() | {"forecast_step_seconds": forecast_seconds, "power": power})
     else:
         print_rich(summary.render(found, run_folder.name, forecast_seconds=forecast_seconds))
+        if power:
+            print_rich(
+                f"power at most {power['peak_mw']:,.1f} MW, {power['mean_mw']:,.1f} on average: "
+                f"{power['energy_mwh']:,.0f} MWh, ${power['energy_usd'] / 1e6:,.2f} million"
+            )
 
 
 def _forecast_step(run: "Run") -> float | None:
@@ -181,6 +187,20 @@ def _forecast_step(run: "Run") -> float | None:
     except ColossiError as error:  # a report is read elsewhere too, where nothing was measured
         say(f"no forecast: {error}\n")
         return None
+
+
+def _power_of(run: "Run") -> dict[str, Any] | None:
+    """What its machines drew, as far as the catalogue knows them: of simulated runs, as yet."""
+    spec = run.spec()
+    if not (spec.cluster.gpu or spec.cluster.node) or not spec.has_layout:
+        return None
+    from colossi.ledger.clock import account
+    from colossi.plan.forecast import forecast as forecast_of
+    from colossi.simulation.outcome import power_of_run
+
+    spent = account(run.events())
+    power = power_of_run(spec, forecast_of(spec), spent, spec.checkpoint.every) if spent.timeline else None
+    return None if power is None else power.as_json()
 
 
 def _report_of(run: "Run") -> "Report":

@@ -15,7 +15,7 @@ from typing import Any
 
 from colossi.errors import BadInput, RunError
 from colossi.files import write_whole
-from colossi.ledger.clock import account
+from colossi.ledger.clock import Account, account
 from colossi.ledger.events import Event
 from colossi.ledger.report import Report, report
 from colossi.ledger.run import Run
@@ -26,6 +26,7 @@ from colossi.simulation.scenario import Scenario, complete_spec, scenario_of
 from colossi.simulation.seeds import Life, Spread, interval, live, lives
 from colossi.spec.read import apply_override, build_spec, read_toml
 from colossi.spec.spec import Spec
+from colossi.world.machinery import machinery_of
 from colossi.world.power import Power, power_of
 
 DAY = 86400.0
@@ -123,23 +124,22 @@ def simulate(spec: Spec, days: float, seeds: int, folder: Path | None, tell: Tel
     else:
         _, history = live(scenario, 1)
         _write_ledger(run.ledger_file, history)
-    power = _power(spec, forecasted, scenario, history)
+    power = power_of_run(spec, forecasted, account(history), scenario.checkpoint_every)
     return Outcome(spec, scenario, forecasted, lives(scenario, seeds, kept, tell), report(history), power)
 
 
-def _power(spec: Spec, found: Forecast, scenario: Scenario, history: Sequence[Event]) -> Power | None:
+def power_of_run(spec: Spec, found: Forecast, spent: Account, every: int) -> Power | None:
+    """What the servers of a run draw, spares included; `every` so many steps it saves (0: never)."""
     if spec.cluster.profile is not None:
         return None
-    server, every = hardware_of(spec.cluster)[1], scenario.checkpoint_every
-    interval = every * scenario.step_seconds if every else None
     return power_of(
-        account(history),
+        spent,
         {part: float(seconds) for part, seconds in found.step.parts.items()},
-        server,
-        scenario.machinery.nodes,
+        hardware_of(spec.cluster)[1],
+        machinery_of(spec).nodes,
         spec.power,
         spec.prices,
-        checkpoint_interval=interval,
+        checkpoint_interval=every * found.step_seconds if every else None,
     )
 
 
