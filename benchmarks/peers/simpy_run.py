@@ -51,6 +51,7 @@ class Node:
                 self.reply()
                 order = self.inbox.get()
             except simpy.Interrupt as interrupt:
+                assert isinstance(interrupt.cause, Fault)
                 yield from self.be_dead(interrupt.cause)
 
     def be_dead(self, fault: Fault) -> Process:
