@@ -13,8 +13,8 @@ from typing import Any
 
 import simpy
 
-from colossi.simulation.engine import FLAP_SECONDS
 from colossi.simulation.scenario import Scenario
+from colossi.simulation.striking import FLAP_SECONDS
 from colossi.world.failures import Fault
 
 Process = Generator[simpy.Event, Any, None]
