@@ -13,8 +13,8 @@ from typing import Any
 
 import simpy
 
-from colossi.simulation.engine import FLAP_SECONDS
 from colossi.simulation.scenario import Scenario
+from colossi.simulation.striking import FLAP_SECONDS
 from colossi.world.failures import Fault
 
 Process = Generator[simpy.Event, Any, None]
@@ -51,6 +51,7 @@ class Node:
                 self.reply()
                 order = self.inbox.get()
             except simpy.Interrupt as interrupt:
+                assert isinstance(interrupt.cause, Fault)
                 yield from self.be_dead(interrupt.cause)
 
     def be_dead(self, fault: Fault) -> Process:
