@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colossi.control import events
-from colossi.control.actions import Action
+from colossi.control.actions import Action, Start
 from colossi.control.controller import Controller
 from colossi.ledger.clock import account
 from colossi.ledger.store import Ledger
@@ -80,9 +80,10 @@ class Counting(Controller):
                 self.one_by_one += len(self.run.world) - len(event.but)
             case _:
                 self.one_by_one += 1
-        for action in (actions := super().on(event, now)):
-            self.steps = getattr(action, "restore", self.steps)
-        return actions
+        wanted = super().on(event, now)
+        if any(isinstance(action, Start) for action in wanted):
+            self.steps = self.run.newest  # that it begins from
+        return wanted
 
 
 @dataclass(frozen=True, slots=True)
