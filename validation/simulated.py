@@ -138,7 +138,7 @@ def _effective(
 
 LEMONS: dict[str, tuple[str, ...]] = {
     "rsc-1": (),
-    "rsc-1 without lemons": ("failures.lemons_share=0", "failures.lemons_fraction=0"),
+    "rsc-1, no lemons": ("failures.lemons_share=0", "failures.lemons_fraction=0"),
 }
 SIZES: tuple[tuple[int, float, float, Standing], ...] = (
     (1_024, 7.9, 54, "held out"),
