@@ -3,6 +3,7 @@
 Goodput and failure rates beside what others published.
 
     python validation/reliability.py [--json]
+    python validation/reliability.py --simulate     whole lives of simulated runs (simulated.py): minutes
 
 "fitted" rows are where a rate comes from, or were made to agree; "derived" ones are the publisher's own
 projection of a rate that we take from him; "held out" ones use nothing of what they are compared with. Where
@@ -16,6 +17,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
+
+import simulated
 
 from colossi.plan.goodput import Conditions, Goodput, Snapshots, first_order_ettr, goodput
 from colossi.spec import build_spec
@@ -346,8 +349,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, and nothing else")
+    parser.add_argument("--simulate", action="store_true", help="whole lives of simulated runs instead")
+    arguments = parser.parse_args()
+    if arguments.simulate:
+        simulated.show()
+        return
     found, best = rows(), list(best_shares())
-    if parser.parse_args().json:
+    if arguments.json:
         cases = [asdict(row) | {"error": row.error, "miss": row.miss} for row in found]
         print(json.dumps({"rows": cases, "best": [asdict(each) for each in best]}))
     else:
