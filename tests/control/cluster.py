@@ -68,6 +68,7 @@ class Node:
     up: bool = True
     linked: bool = True  # to the controller and to the others
     mute: bool = False  # it cannot stop its workers
+    anew: bool = False  # it has come again, and the controller speaks to a connection that is gone
     runs: int = 0  # the incarnation whose workers are on it
     well: bool = False  # they have their state and work
     memory: dict[tuple[int, int, int], int] = field(default_factory=dict)  # world, rank, step -> incarnation
@@ -141,11 +142,13 @@ class Cluster:
         match event:
             case NodeJoined():
                 self.known.add(event.node)
+                self.nodes[event.node].anew = False
                 self.busy.pop(event.node, None)  # who comes again has lost what it had to answer
                 if event.incarnation:
                     self.busy[event.node] = event.incarnation
             case NodeLost():
                 self.known.discard(event.node)
+                self.nodes[event.node].anew = False
                 self.busy.pop(event.node, None)
             case NodeStopped():
                 if event.node in self.known and event.incarnation >= self.busy.get(event.node, 0):
@@ -237,7 +240,11 @@ class Cluster:
         assert set(sources) == set(range(world))
         assert set(sources.values()) <= self.known - self.fenced
         assert not any(self.quarantined.get(node, False) for node in sources.values())
-        there = {rank: self.nodes[node] for rank, node in sources.items() if self.nodes[node].up}
+        there = {
+            rank: self.nodes[node]
+            for rank, node in sources.items()
+            if self.nodes[node].up and not self.nodes[node].anew
+        }
         origins = {node.memory[world, rank, start.restore] for rank, node in there.items()}
         assert len(origins) <= 1, "parts of two different states"
         assert all(start.restore <= self.doubted.get(origin, start.restore) for origin in origins)
@@ -252,7 +259,7 @@ class Cluster:
 
     def _send(self, name: str, order: Start | Stop) -> None:
         node = self.nodes[name]
-        if node.up and node.linked:
+        if node.up and node.linked and not node.anew:
             node.inbox.append(order)
 
     # --- nodes --------------------------------------------------------------------------------------------
@@ -396,6 +403,7 @@ class Cluster:
 
     def _greet(self, node: Node) -> None:
         node.inbox.clear()
+        node.anew = node.name in self.known
         event = NodeJoined(node=node.name, rack=node.rack, held=node.held(), incarnation=node.runs)
         node.outbox.appendleft(event)
 
