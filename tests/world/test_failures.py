@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from colossi.errors import BadInput
 from colossi.spec import build_spec
 from colossi.spec.failures import DAY, Cause, Effect, FailureRates, FailuresSpec, Unit, failure_rates
 from colossi.spec.units import quantity
@@ -304,20 +305,40 @@ def machine_of(**cluster: object) -> Machinery:
 
 
 def test_the_machinery_of_a_cluster() -> None:
-    """1,024 GPUs: 128 servers and one spare; five groups of leaves, the last for that one; two layers."""
+    """1,024 GPUs: 128 servers and one spare; five groups of leaves, the last for that one; two layers.
+
+    40 leaves of 32 uplinks do not divide over 20 spines, so each has one to each of 32.
+    """
     found = machine_of(node="DGX-H100", gpus=1024)
     assert (found.nodes, found.racks, found.feeds) == (129, 17, 3)
-    assert (found.leaves, found.spines, found.cores, found.cables) == (40, 20, 0, 129 * 8 + 40 * 32)
+    assert (found.leaves, found.spines, found.cores, found.cables) == (40, 32, 0, 129 * 8 + 40 * 32)
     assert machine_of(node="DGX-H100", gpus=1024, spares=32).nodes == 160
 
 
 def test_the_machinery_of_colossus_has_three_layers() -> None:
-    """12,500 servers and 125 spares in 395 groups: 3,160 leaves in 99 pods, half as many cores as spines."""
+    """12,500 servers and 125 spares, of switches with 128 ports: 64 hold 8,192 servers at most.
+
+    198 groups of 64 nodes are 1,584 leaves, in 25 pods of 64 spines, each of which has 16 cores to itself.
+    """
     found = machine_of(node="colossus", gpus=100_000)
     assert found.nodes == 12_625
-    assert (found.leaves, found.spines, found.cores) == (3160, 3168, 1584)
-    assert found.cables == 12_625 * 8 + 3160 * 32 + 3168 * 32
-    assert found.cores * 64 == found.spines * 32  # every port is used
+    assert (found.leaves, found.spines, found.cores) == (198 * 8, 25 * 64, 64 * 16)
+    assert found.cables == 12_625 * 8 + 1584 * 64 + 1600 * 64
+    assert found.nodes_per_leaf == 64
+
+
+def test_the_machinery_is_that_of_the_fabric_that_is_built() -> None:
+    """Half as many uplinks, half as many cables between switches; and one that cannot be built is refused."""
+    document = {"name": "x", "model": {"preset": "grok-1"}, "cluster": {"node": "DGX-H100", "gpus": 1024}}
+    whole, half = (
+        machinery_of(build_spec(document | {"fabric": {"radix": radix, "oversubscription": ratio}}, "here"))
+        for radix, ratio in ((64, 1.0), (48, 2.0))
+    )
+    assert whole.number_of("trunk") == 40 * 32 and whole.nodes_per_leaf == 32
+    assert half.number_of("trunk") == 40 * 16 and half.nodes_per_leaf == 32
+    larger = {"fabric": {"tiers": 2}, "cluster": {"gpu": "H100-SXM", "gpus": 8192}}
+    with pytest.raises(BadInput, match="more than 2 tiers of 64 ports hold"):
+        machinery_of(build_spec(document | larger, "here"))
 
 
 def test_two_processes_on_a_laptop_have_a_machine_too() -> None:

@@ -1,12 +1,16 @@
 """
 The parts of a machine that can fail: how many there are, and which nodes go with a switch, a rack or a feed.
 
-Counts only; it does not know which cable goes where.
+Counts only; colossi.site.fabric knows which cable goes where.
 """
 
 from dataclasses import dataclass
 
+from colossi.errors import BadInput
 from colossi.plan.translate import hardware_of
+from colossi.site.fabric import Fabric, clos, split
+from colossi.spec.cluster import ClusterSpec
+from colossi.spec.fabric import FabricSpec
 from colossi.spec.failures import FailuresSpec, Unit
 from colossi.spec.spec import Spec
 
@@ -15,8 +19,9 @@ from colossi.spec.spec import Spec
 GPUS_PER_RACK = 64
 RACKS_PER_FEED = 8
 
-# Rail-optimised, of switches with so many ports, half of them down: a leaf takes one NIC of each of 32 nodes.
-RADIX = 64
+# Ports of the switches of a cluster without a [fabric]: NVIDIA's Quantum-2 at 400 Gb/s, and its SN5600, whose
+# 64 ports of 800 Gb/s are 128 of 400.
+RADIXES = (64, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,42 +74,44 @@ class Machinery:
 
 
 def machinery_of(spec: Spec) -> Machinery:
-    """That of a cluster, with the spares of [cluster] or, if it has none, of [failures]."""
-    cluster, failures = spec.cluster, spec.failures or FailuresSpec()
-    if cluster.profile is not None or (cluster.gpu is None and cluster.node is None):
-        gpus = nics = cluster.workers_per_node
-    else:
-        server = hardware_of(cluster)[1]
-        gpus, nics = server.gpus, server.nics
-    needed = -(-cluster.workers // gpus)
-    nodes = needed + (cluster.spares or round(failures.spares_fraction * needed))
-    leaves, spines, cores, trunks = _fabric(nodes, nics)
+    """That of a cluster and its [fabric]; BadInput where such a fabric cannot be built."""
+    nodes, (gpus, nics) = nodes_of_site(spec), _server(spec.cluster)
+    fabric = _fabric(spec.fabric, nodes, nics)
+    counts, alone = fabric.counts, len(fabric.leaf_spine) and int(fabric.leaf_spine[:, 0].max()) == 0
     return Machinery(
         nodes=nodes,
         gpus_per_node=gpus,
         nics_per_node=nics,
         nodes_per_rack=max(1, GPUS_PER_RACK // gpus),
         racks_per_feed=RACKS_PER_FEED,
-        nodes_per_leaf=RADIX // 2,
-        leaves=leaves,
-        spines=spines,
-        cores=cores,
-        cables=nodes * nics + trunks,
+        nodes_per_leaf=split(fabric.spec.radix, fabric.spec.oversubscription, "oversubscription")[0],
+        leaves=counts.leaves,
+        spines=0 if alone else counts.spines,  # above a single leaf nothing is needed
+        cores=counts.cores,
+        cables=counts.node_leaf if alone else counts.cables,
     )
 
 
-def _fabric(nodes: int, rails: int) -> tuple[int, int, int, int]:
-    """Leaves, spines, cores and the cables between them, of a fat tree with as much bandwidth up as down.
+def nodes_of_site(spec: Spec) -> int:
+    """Servers, with the spares of [cluster] or, if it has none, of [failures]."""
+    cluster, failures = spec.cluster, spec.failures or FailuresSpec()
+    needed = -(-cluster.workers // _server(cluster)[0])
+    return needed + (cluster.spares or round(failures.spares_fraction * needed))
 
-    One leaf for each rail of a group of nodes; up to RADIX leaves under one layer of spines, more of them in
-    pods of half as many, under cores.
-    """
-    half = RADIX // 2
-    leaves = -(-nodes // half) * rails
-    if leaves == 1:
-        return 1, 0, 0, 0
-    up = leaves * half
-    if leaves <= RADIX:
-        return leaves, -(-up // RADIX), 0, up
-    spines = -(-leaves // half) * half
-    return leaves, spines, -(-spines * half // RADIX), up + spines * half
+
+def _server(cluster: ClusterSpec) -> tuple[int, int]:
+    """GPUs and NICs of one; of one that no catalogue has, a NIC for each worker."""
+    if cluster.profile is not None or (cluster.gpu is None and cluster.node is None):
+        return cluster.workers_per_node, cluster.workers_per_node
+    server = hardware_of(cluster)[1]
+    return server.gpus, server.nics
+
+
+def _fabric(said: FabricSpec | None, nodes: int, rails: int) -> Fabric:
+    """As [fabric] says; else of the smaller switches, or the larger where three tiers do not hold all."""
+    if said is not None:
+        return clos(nodes, rails, said)
+    try:
+        return clos(nodes, rails, FabricSpec(radix=RADIXES[0]))
+    except BadInput:
+        return clos(nodes, rails, FabricSpec(radix=RADIXES[1]))
