@@ -60,7 +60,8 @@ def scenario_with(gpus: int, days: float) -> Scenario:
     document["cluster"]["gpus"] = gpus
     document["training"] |= {"global_batch": gpus // 8, "tokens": ENDLESS}
     document["failures"] = {"snapshots": True}
-    return scenario_of(complete_spec(build_spec(document, "colossus")), days * DAY)
+    spec, found = complete_spec(build_spec(document, "colossus"))
+    return scenario_of(spec, days * DAY, found)
 
 
 class Counting(Controller):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from colossi.ledger.events import Event
+from colossi.plan.forecast import forecast
 from colossi.plan.goodput import goodput
 from colossi.plan.reliability import conditions_of
 from colossi.simulation.outcome import Outcome, simulate
@@ -61,7 +62,7 @@ def spec_of(example: str, *settings: str) -> Spec:
     document = read_toml(EXAMPLES / example)
     for setting in (ENDLESS, *settings):
         apply_override(document, setting)
-    return complete_spec(build_spec(document, example))
+    return complete_spec(build_spec(document, example))[0]
 
 
 def of_size(gpus: int, *settings: str) -> Spec:
@@ -221,7 +222,7 @@ def _cell(gpus: int, restart: float, snapshots: bool) -> Cell:
         f"failures.snapshots={on}",
         "failures.lemons_fraction=0",
     )
-    scenario = scenario_of(spec, DAY)
+    scenario = scenario_of(spec, DAY, forecast(spec))
     rates = evenly(scenario.rates)
     step, per_node = scenario.step_seconds, scenario.plan.per_node
     seconds = GRID_FAILURES / rates.of_job(gpus, per_node)

@@ -52,7 +52,14 @@ def test_an_incarnation_that_did_steps_ends_the_row_of_fruitless_ones() -> None:
 def adopted(plan: Plan, step: int, saved: int = 0) -> Story:
     """A controller that took over incarnation 1, begun from the disk, with both nodes back."""
     controller = Controller.take_over(
-        plan, incarnation=1, nodes=("a", "b"), replicate=2, step=step, restored=DISK, saved=saved
+        plan,
+        incarnation=1,
+        nodes=("a", "b"),
+        replicate=2,
+        step=step,
+        restored=DISK,
+        saved=saved,
+        first_done=step or None,
     )
     story = Story(plan, controller=controller)
     story.hear(NodeJoined(node="a", incarnation=1), NodeJoined(node="b", incarnation=1))

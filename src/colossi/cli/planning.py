@@ -130,6 +130,7 @@ def trace_command(
     from colossi.terminal.durations import durations
     from colossi.terminal.perfetto import save
     from colossi.terminal.progress import Progress
+    from colossi.terminal.saving import writing
 
     spec = read_spec(spec_file, overrides, needs=("training",))
     check_traceable(spec)
@@ -141,11 +142,7 @@ def trace_command(
 
         traces = trace_ranks(spec, chosen, progress)
     if perfetto is not None:
-        try:
+        with writing(perfetto):
             save(traces, perfetto, durations(spec))
-        except OSError as error:
-            raise BadInput(
-                f"{perfetto}: cannot be written: {error.strerror}", "give a file in a folder"
-            ) from None
     facts = step.describe(spec, traces)
     print_json(facts) if as_json else print_rich(step.render(facts))

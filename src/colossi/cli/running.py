@@ -10,6 +10,7 @@ from colossi.cli.app import AsJson, Overrides, RunFolder, SpecFile, app, print_j
 from colossi.errors import BadInput, ColossiError
 
 if TYPE_CHECKING:
+    from colossi.ledger.events import Event
     from colossi.ledger.report import Report
     from colossi.ledger.run import Run
 
@@ -150,20 +151,19 @@ def report_command(
     html: Annotated[Path | None, typer.Option(help="Write the loss curve to this HTML file.")] = None,
 ) -> None:
     """Say what happened in a run: losses, speed, goodput and where the time went."""
+    from colossi.ledger.report import report
     from colossi.ledger.run import open_run
     from colossi.terminal import curve, summary
+    from colossi.terminal.saving import writing
 
     run = open_run(run_folder)
-    found = _report_of(run)
+    history = run.events()
+    found = report(history)
     forecast_seconds = _forecast_step(run)
-    power = _power_of(run)
+    power = _power_of(run, history)
     if html is not None:
-        try:
+        with writing(html):
             curve.save_html(found, html, run_folder.name)
-        except OSError as error:
-            raise BadInput(
-                f"{html}: cannot be written: {error.strerror}", "give a file in a folder"
-            ) from None
     if as_json:
         print_json(found.as_json() | {"forecast_step_seconds": forecast_seconds, "power": power})
     else:
@@ -189,17 +189,15 @@ def _forecast_step(run: "Run") -> float | None:
         return None
 
 
-def _power_of(run: "Run") -> dict[str, Any] | None:
-    """What its machines drew, as far as the catalogue knows them: of simulated runs, as yet."""
-    spec = run.spec()
-    if not (spec.cluster.gpu or spec.cluster.node) or not spec.has_layout:
-        return None
+def _power_of(run: "Run", history: "list[Event]") -> dict[str, Any] | None:
+    """What the machines of a simulated run drew; of real ones nobody has measured it."""
     from colossi.ledger.clock import account
-    from colossi.plan.forecast import forecast as forecast_of
-    from colossi.simulation.outcome import power_of_run
+    from colossi.simulation.outcome import NOTE, power_of_run
+    from colossi.simulation.scenario import complete_spec
 
-    spent = account(run.events())
-    power = power_of_run(spec, forecast_of(spec), spent, spec.checkpoint.every) if spent.timeline else None
+    if not (run.folder / NOTE).is_file():
+        return None
+    power = power_of_run(*complete_spec(run.spec()), account(history))
     return None if power is None else power.as_json()
 
 

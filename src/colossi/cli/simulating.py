@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from colossi.cli.app import AsJson, Overrides, SpecFile, app, print_json, print_rich, say
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -100,7 +100,7 @@ class Controller:
         self = cls(plan, incarnation + 1, quarantined=quarantined, strikes=strikes, corruptions=corruptions)
         run = self.run
         run.phase, run.newest, run.saved = "adopting", max(step, restored, 0), saved
-        run.first_done = step if first_done is None and step > max(restored, 0) else first_done
+        run.first_done = first_done
         run.fruitless, run.fleet.aside = dict(fruitless or {}), dict(aside or {})
         run.world = World.of(tuple(nodes), ("",) * len(nodes), replicate)
         run.fleet.runs.begin(incarnation, run.world.places)

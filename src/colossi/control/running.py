@@ -59,8 +59,12 @@ class Running:
 
     def state(self) -> dict[str, Any]:
         """As JSON, but for the members: who has ended is in nobody's world any more."""
-        known = self.incarnation, sorted(self.left), dict(self.others)
-        return dict(zip(("incarnation", "left", "others"), known, strict=True)) | {"all": bool(self.members)}
+        return {
+            "incarnation": self.incarnation,
+            "left": sorted(self.left),
+            "others": dict(self.others),
+            "all": bool(self.members),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], places: Mapping[str, int]) -> "Running":

@@ -40,14 +40,19 @@ def sweep_of(files: list[Path], overrides: list[str], axes: list[str]) -> Sweep:
         raise BadInput("--sweep takes one spec and at most two keys", "call it once for each spec")
     keys, values = [], []
     for axis in axes:
-        key, equals, listed = axis.partition("=")
-        if not equals or not all(part.strip() for part in listed.split(",")):
-            raise BadInput(
-                f"--sweep {axis}: not of the form table.key=a,b,c", "--sweep cluster.gpus=1024,2048"
-            )
-        keys.append(key.strip())
-        values.append([part.strip() for part in listed.split(",")])
+        key, listed = axis_of(axis, "--sweep", "--sweep cluster.gpus=1024,2048")
+        keys.append(key)
+        values.append(listed)
     return Sweep(tuple(keys), [_row(files[0], overrides, keys, each) for each in product(*values)])
+
+
+def axis_of(said: str, option: str, example: str) -> tuple[str, list[str]]:
+    """ "table.key=a,b,c" as the key and its values."""
+    key, equals, listed = said.partition("=")
+    values = [part.strip() for part in listed.split(",")]
+    if not equals or "." not in key or not all(values):
+        raise BadInput(f"{option} {said}: not of the form table.key=a,b,c", example)
+    return key.strip(), values
 
 
 def _row(file: Path, overrides: list[str], keys: list[str], values: tuple[str, ...]) -> Row:

@@ -108,7 +108,6 @@ class Simulated:
             if self.steps.saved[-1:] != passed:
                 self._tell_saved()
             return
-        cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
         self.record(
             "step_done",
             self.steps.step,
@@ -117,7 +116,7 @@ class Simulated:
             tokens=steps * self.scenario.tokens_per_step,
             seconds=round(steps * self.steps.pace, 6),
             stall_seconds=round(stalls, 6),
-            snapshot_seconds=round(steps * cost, 6),
+            snapshot_seconds=round(steps * self.scenario.snapshot_share, 6),
         )
         self._remember()
         if self.steps.saved[-1:] != passed:
@@ -138,8 +137,8 @@ class Simulated:
     def set_pace(self) -> None:
         """How long a step takes: as long as on the slowest node."""
         factors = [factor for node, (factor, _) in self.slow.items() if node in self.copies.places]
-        cost = self.scenario.snapshot / self.scenario.snapshot_every if self.scenario.snapshot_every else 0.0
-        self.steps.pace = self.scenario.step_seconds * max(factors, default=1.0) + cost
+        slowest = max(factors, default=1.0)
+        self.steps.pace = self.scenario.step_seconds * slowest + self.scenario.snapshot_share
         self.plan_ahead()
 
     def plan_ahead(self) -> None:
@@ -332,10 +331,8 @@ class Simulated:
         kind: str,
         step: int | None = None,
         time: float | None = None,
-        incarnation: int | None = None,
         **data: JSON,
     ) -> None:
         when = BEGINNING + round(self.now if time is None else time, 3)
-        number = self.incarnation if incarnation is None else incarnation
         said = {key: value for key, value in data.items() if value is not None}
-        self.ledger.append(Event(time=when, kind=kind, incarnation=number, step=step, data=said))
+        self.ledger.append(Event(time=when, kind=kind, incarnation=self.incarnation, step=step, data=said))

@@ -13,24 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colossi.errors import BadInput, RunError
+from colossi.errors import RunError
 from colossi.files import write_whole
 from colossi.ledger.clock import Account, account
 from colossi.ledger.events import Event
 from colossi.ledger.report import Report, report
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
-from colossi.plan.forecast import Forecast, cost, forecast
+from colossi.plan.forecast import DAY, Forecast, cost
+from colossi.plan.sweep import axis_of
 from colossi.plan.translate import hardware_of
 from colossi.simulation.scenario import Scenario, complete_spec, scenario_of
 from colossi.simulation.seeds import Life, Spread, interval, live, lives
 from colossi.spec.read import apply_override, build_spec, read_toml
 from colossi.spec.spec import Spec
-from colossi.world.machinery import machinery_of
+from colossi.world.machinery import nodes_of_site
 from colossi.world.power import Power, power_of
 
-DAY = 86400.0
 Tell = Callable[[int, int], None]
+NOTE = "simulation.json"  # in the folder of a simulated run: for how many days
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,7 @@ class Outcome:
 
 def simulate(spec: Spec, days: float, seeds: int, folder: Path | None, tell: Tell) -> Outcome:
     """All seeds, and in the folder, if one is given, the ledger of the first."""
-    spec = complete_spec(spec)
-    forecasted = forecast(spec)
+    spec, forecasted = complete_spec(spec)
     scenario = scenario_of(spec, days * DAY, forecasted)
     if folder is None:
         return Outcome(spec, scenario, forecasted, lives(scenario, seeds, None, tell))
@@ -124,19 +124,20 @@ def simulate(spec: Spec, days: float, seeds: int, folder: Path | None, tell: Tel
     else:
         _, history = live(scenario, 1)
         _write_ledger(run.ledger_file, history)
-    power = power_of_run(spec, forecasted, account(history), scenario.checkpoint_every)
+    power = power_of_run(spec, forecasted, account(history))
     return Outcome(spec, scenario, forecasted, lives(scenario, seeds, kept, tell), report(history), power)
 
 
-def power_of_run(spec: Spec, found: Forecast, spent: Account, every: int) -> Power | None:
-    """What the servers of a run draw, spares included; `every` so many steps it saves (0: never)."""
+def power_of_run(spec: Spec, found: Forecast, spent: Account) -> Power | None:
+    """What the servers of a simulated run draw, spares included; of a complete spec."""
     if spec.cluster.profile is not None:
         return None
+    every = spec.checkpoint.every
     return power_of(
         spent,
         {part: float(seconds) for part, seconds in found.step.parts.items()},
         hardware_of(spec.cluster)[1],
-        machinery_of(spec).nodes,
+        nodes_of_site(spec),
         spec.power,
         spec.prices,
         checkpoint_interval=every * found.step_seconds if every else None,
@@ -146,7 +147,7 @@ def power_of_run(spec: Spec, found: Forecast, spent: Account, every: int) -> Pow
 def _prepare(folder: Path, spec: Spec, days: float) -> Path:
     """The folder, for this spec and no other; the file of its seeds."""
     run, said = Run(folder), json.dumps({"days": days}) + "\n"
-    note = folder / "simulation.json"
+    note = folder / NOTE
     if folder.exists() and (not folder.is_dir() or (_has_files(folder) and not note.is_file())):
         raise RunError(f"{folder}: holds something else than a simulation", "give another folder with --run")
     if note.is_file() and (
@@ -223,9 +224,5 @@ def _after(done: int, total: int, tell: Tell) -> Tell:
 
 def _settings(change: str) -> list[str]:
     """ "table.key=a,b" as two settings."""
-    key, equals, values = change.partition("=")
-    if not equals or "." not in key or not all(part.strip() for part in values.split(",")):
-        raise BadInput(
-            f"--compare {change}: is not TABLE.KEY=VALUE,VALUE", "--compare failures.restart_seconds=480,60"
-        )
-    return [f"{key}={value.strip()}" for value in values.split(",")]
+    key, values = axis_of(change, "--compare", "--compare failures.restart_seconds=480,60")
+    return [f"{key}={value}" for value in values]

@@ -5,6 +5,7 @@ Step times are the planner's. A spec without a [layout] gets the best one; one t
 save does so as often as the closed form thinks best.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ class Scenario:
     reload: float  # more than that, if it comes from disk
     facts: dict[str, Any]  # what the ledger says of the run when it begins
 
+    @property
+    def snapshot_share(self) -> float:
+        """Of a snapshot's cost, what each step bears [s]."""
+        return self.snapshot / self.snapshot_every if self.snapshot_every else 0.0
+
     def name_of(self, node: int) -> str:
         return f"node-{node:05}"
 
@@ -52,17 +58,23 @@ class Scenario:
         return f"rack-{node // self.machinery.nodes_per_rack:04}"
 
 
-def complete_spec(spec: Spec) -> Spec:
-    """The same with a layout, if it has none: the best."""
-    if spec.has_layout:
-        return spec
-    layout = best_layouts(spec, 1).best[0].layout
-    return build_spec(spec.model_dump(mode="json", exclude_unset=True) | {"layout": layout}, spec.name)
+def complete_spec(spec: Spec) -> tuple[Spec, Forecast]:
+    """With the best layout, and as often saved as is best, where it does not say so; and its forecast."""
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    if not spec.has_layout:
+        document |= {"layout": best_layouts(spec, 1).best[0].layout}
+        spec = build_spec(document, spec.name)
+    found = forecast(spec)
+    if "every" in spec.checkpoint.model_fields_set:
+        return spec, found
+    interval = found.goodput.interval / found.step_seconds
+    every = max(1, round(interval)) if math.isfinite(interval) else 0
+    saved = spec.checkpoint.model_copy(update={"every": every})
+    return spec.model_copy(update={"checkpoint": saved}), found
 
 
-def scenario_of(spec: Spec, seconds: float, forecasted: Forecast | None = None) -> Scenario:
+def scenario_of(spec: Spec, seconds: float, forecasted: Forecast) -> Scenario:
     """Of a complete spec; SpecError where the nodes do not hold whole copies of the model."""
-    forecasted = forecasted or forecast(spec)
     assert spec.training is not None
     failures = spec.failures or FailuresSpec()
     machinery = machinery_of(spec)
@@ -73,10 +85,6 @@ def scenario_of(spec: Spec, seconds: float, forecasted: Forecast | None = None) 
             f"cluster.gpus = {ranks} does not fill nodes of {per_node}",
             f"use {ranks // per_node * per_node} or {-(-ranks // per_node) * per_node}",
         )
-    interval = forecasted.goodput.interval / forecasted.step_seconds
-    every = max(1, round(interval)) if np.isfinite(interval) else 0
-    if "every" in spec.checkpoint.model_fields_set:
-        every = spec.checkpoint.every
     plan = Plan(
         places=ranks // per_node,
         per_node=per_node,
@@ -95,7 +103,7 @@ def scenario_of(spec: Spec, seconds: float, forecasted: Forecast | None = None) 
         seconds=seconds,
         step_seconds=round(forecasted.step_seconds, 6),
         tokens_per_step=spec.training.tokens_per_step,
-        checkpoint_every=every,
+        checkpoint_every=spec.checkpoint.every,
         checkpoint=failures.checkpoint_seconds,
         snapshot_every=spec.checkpoint.snapshot_every if failures.snapshots else 0,
         snapshot=failures.snapshot_seconds,

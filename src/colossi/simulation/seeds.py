@@ -23,10 +23,10 @@ import numpy as np
 
 from colossi.ledger.clock import PARTS, account
 from colossi.ledger.events import Event
+from colossi.plan.forecast import DAY, HOUR
 from colossi.simulation.scenario import Scenario, faults_of
 from colossi.simulation.striking import play
 
-HOUR, DAY = 3600.0, 86400.0
 LOST = tuple(part for part in PARTS if part != "productive")
 
 

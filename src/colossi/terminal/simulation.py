@@ -7,13 +7,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from colossi.errors import BadInput
 from colossi.files import write_whole
 from colossi.ledger.clock import PARTS
-from colossi.simulation.outcome import DAY, Outcome, Variant
+from colossi.plan.forecast import DAY
+from colossi.simulation.outcome import Outcome, Variant
 from colossi.simulation.seeds import Spread
 from colossi.terminal import timeline
 from colossi.terminal.numerals import duration
+from colossi.terminal.saving import writing
 from colossi.world.power import Power
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -183,7 +184,8 @@ def write_page(outcome: Outcome, path: Path) -> None:
     if outcome.first:
         timeline.add_to(figure, outcome.first, row=3)
     figure.update_layout(title=outcome.spec.name, height=1000, showlegend=False)
-    _write(path, figure.to_html(include_plotlyjs=True))
+    with writing(path):
+        write_whole(path, figure.to_html(include_plotlyjs=True))
 
 
 def write_comparison(variants: Sequence[Variant], path: Path) -> None:
@@ -205,11 +207,5 @@ def write_comparison(variants: Sequence[Variant], path: Path) -> None:
         )
     )
     figure.update_layout(title=variants[0].outcome.spec.name, yaxis_title="ETTR", yaxis_rangemode="tozero")
-    _write(path, figure.to_html(include_plotlyjs=True))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}", "give a file in a folder") from None
+    with writing(path):
+        write_whole(path, figure.to_html(include_plotlyjs=True))

@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from colossi.errors import BadInput
 from colossi.files import write_whole
 from colossi.plan.sweep import Sweep
 from colossi.terminal.numerals import duration
+from colossi.terminal.saving import writing
 
 COLUMNS = (
     "step_seconds",
@@ -62,7 +62,8 @@ def write_csv(sweep: Sweep, path: Path) -> None:
     for row in sweep.rows:
         facts: dict[str, Any] = row.forecast.as_json() if row.forecast else {}
         writer.writerow([*row.values, *(facts.get(column, "") for column in COLUMNS), row.why])
-    _write(path, text.getvalue())
+    with writing(path):
+        write_whole(path, text.getvalue())
 
 
 def write_plot(sweep: Sweep, path: Path) -> None:
@@ -82,11 +83,5 @@ def write_plot(sweep: Sweep, path: Path) -> None:
     figure.update_layout(
         xaxis_title=sweep.keys[-1], yaxis_title="tokens per second", yaxis_rangemode="tozero"
     )
-    _write(path, figure.to_html(include_plotlyjs=True))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}", "give a file in a folder") from None
+    with writing(path):
+        write_whole(path, figure.to_html(include_plotlyjs=True))
