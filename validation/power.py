@@ -5,7 +5,7 @@ Power beside published figures, and that of 100,000 H100s for 122 days.
     python validation/power.py [--json]
 
 "fitted" rows are where a draw comes from; "held out" ones use nothing of what they are compared with. A row
-is a miss if it is off by more than 10% of a power or an energy, by more than 0.03 of a share, or on the wrong
+is a miss if it is off by more than 10% of a power or an energy, by more than 0.02 of a share, or on the wrong
 side of a bound. The run is examples/colossus.toml in the best layout that `colossi plan` finds; stops come at
 random at the planner's rate, each with detection, restart and the steps since the last checkpoint.
 """
@@ -16,9 +16,10 @@ import random
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+
+from reliability import Row
 
 from colossi.ledger.clock import TRAINING, Account, Span
 from colossi.plan.energy import step_joules
@@ -46,31 +47,6 @@ GROK = {  # on 2,048 H100s, as NVIDIA measured its step (docs/commands/forecast.
 }
 RAMPS = (5.0, 10.0, 25.0, 100.0)  # MW a minute
 FLOORS = (0.5, 0.7, 0.9)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A published figure and ours."""
-
-    source: str
-    figure: str
-    published: float
-    ours: float
-    standing: Literal["fitted", "held out"]
-    unit: Literal["kW", "MW", "GWh", "share"]
-    bound: Literal["", "<", ">"] = ""  # what is published is only a bound
-
-    @property
-    def error(self) -> float:
-        """Of a share the difference, of all else relative [1]."""
-        off = self.ours - self.published
-        return off if self.unit == "share" else off / self.published
-
-    @property
-    def miss(self) -> bool:
-        if self.bound:
-            return self.error < 0 if self.bound == ">" else self.error > 0
-        return abs(self.error) > (0.03 if self.unit == "share" else 0.10)
 
 
 def account_of(spec: Spec, step_seconds: float, seconds: float, seed: int) -> Account:

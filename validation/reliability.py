@@ -41,7 +41,7 @@ class Row:
     published: float
     ours: float
     standing: Standing
-    unit: Literal["stops", "d", "h", "min", "share", "%"]
+    unit: Literal["stops", "d", "h", "min", "share", "%", "kW", "MW", "GWh"]
     bound: Literal["", "<", ">"] = ""  # what is published is only a bound
     spread: tuple[float, float] | None = None  # of ours over seeds, 5% to 95%
 
