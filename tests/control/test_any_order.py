@@ -18,7 +18,8 @@ from colossi.control.events import (
 )
 from colossi.control.plan import Plan
 
-from .cluster import Cluster, Node, fingerprints
+from .cluster import Cluster, fingerprints
+from .node import Node
 
 MOST_NODES = 7
 SHAPES = {  # places, workers on a node, ranks of a copy, shares of a copy, batch
