@@ -32,7 +32,8 @@ class Spec(Table):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="of the run and of its folder: letters, digits, dots, dashes and underscores",
     )
-    model: ModelSpec
+    # Left out by those who only build: a command that needs it says so at the door (read_spec's `needs`).
+    model: ModelSpec = Field(default=None, validate_default=False)  # type: ignore[assignment]
     data: DataSpec | None = None
     training: TrainingSpec | None = None
     layout: LayoutSpec = LayoutSpec()
@@ -50,6 +51,8 @@ class Spec(Table):
         if not self.has_layout:
             return self
         layout = resolve_replicate(self.layout, self.cluster)
+        if self.model is None:
+            return self
         check_model_fits_layout(self.model, layout)
         if self.training is not None:
             layout = resolve_micro_batch(layout, self.training)
