@@ -33,7 +33,13 @@ BEGINS = {"incarnation_started", "run_started"}  # older ledgers know only the s
 CHANGES = {"promoted", "shrunk", "grown"}  # of the world, as the controller wanted it
 ENDS = {"finished", "stopped", "gave_up"}
 CHECKPOINTS = {"checkpoint_begun", "checkpoint_complete", "checkpoint_failed"}
-BESIDE = {"evaluated", "data_prepared", "readmitted"}  # neither begins nor prolongs a run
+BESIDE = {
+    "evaluated",
+    "data_prepared",
+    "readmitted",
+    "node_tested",
+    "left_in",
+}  # neither begins nor prolongs a run
 
 
 def _nothing_lost() -> dict[str, float]:
@@ -89,6 +95,8 @@ class Account:
 def account(events: Iterable[Event]) -> Account:
     """Give each second to its part. Times that run backwards (two clocks) count as no time."""
     history = [event for event in events if event.kind not in BESIDE]
+    while history and history[0].kind == "quarantined":  # by a check, before the run began
+        del history[0]
     spent = Account()
     if history:
         begun = next((event for event in history if event.kind in BEGINS), None)
