@@ -15,7 +15,9 @@ from typing import Any
 
 from colossi.errors import BadInput
 from colossi.files import sync_folder
+from colossi.serve.export.gguf_write import write_gguf
 from colossi.serve.export.huggingface import write_huggingface
+from colossi.serve.export.llama import refusal
 from colossi.serve.export.source import Source, open_source
 from colossi.spec.size import count_parameters
 
@@ -56,20 +58,33 @@ def export(path: Path, format_: str, type_: str, out: Path | None, progress: Pro
     if type_ not in FORMATS[format_]:
         raise BadInput(f"--type {type_}: {format_} has no such type", f"use {', '.join(FORMATS[format_])}")
     source = open_source(path)
+    if format_ == "gguf" and (why := refusal(source.model, type_)):
+        raise BadInput(f"{source.origin}: {why[0]}", why[1])
     target = _target(path, source, format_, type_, out)
     if target.exists():
         raise BadInput(f"{target}: exists", "remove it, or give another place with --out")
     _check_room(target, source, type_)
     with whole(target) as partial:
-        partial.mkdir()
-        write_huggingface(partial, source, type_, progress)
+        if format_ == "gguf":
+            write_gguf(partial, source, type_, target.stem, progress)
+        else:
+            partial.mkdir()
+            write_huggingface(partial, source, type_, progress)
     return Exported(source.origin, target, format_, type_, source.step, _size(target))
 
 
 def _target(path: Path, source: Source, format_: str, type_: str, out: Path | None) -> Path:
-    """Beside the source, named after it and its step; `out` is the folder itself for hf."""
-    name = path.resolve().name.removesuffix(".gguf") + (f"-step-{source.step}" if source.step else "")
-    return out if out is not None else path.resolve().parent / f"{name}-hf"
+    """The folder that is written, or the file: by default beside the source, named after it and its step.
+
+    `out` is the folder of hf; of gguf it is the folder that the file goes to, or, ending in .gguf, the file.
+    """
+    name = path.resolve().name.removesuffix(".gguf").removesuffix("-hf")
+    name += f"-step-{source.step}" if source.step is not None else ""
+    if format_ == "hf":
+        return out or path.parent / f"{name}-hf"
+    if out is not None and out.suffix == ".gguf":
+        return out
+    return (out or path.parent) / f"{name}-{type_}.gguf"
 
 
 def _check_room(target: Path, source: Source, type_: str) -> None:

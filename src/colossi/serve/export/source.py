@@ -40,7 +40,13 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The newest whole checkpoint of a run, or a folder with config.json and safetensors"""
+    """The newest whole checkpoint of a run; a folder with config.json and safetensors; or a GGUF file."""
+    if path.suffix == ".gguf" and path.is_file():
+        # Here, as only this needs gguf: a run is read where nothing but the extra `train` is installed.
+        from colossi.serve.export.gguf_read import GGUFFile
+
+        file = GGUFFile(path)
+        return Source(file.model(), file.tokenizer(), str(path), file.parts)
     if is_run(path) or not (path / "config.json").is_file():
         return open_run_source(open_run(path))
     model, tokenizer = read_config(path), Tokenizer.load(path / "tokenizer.json")
