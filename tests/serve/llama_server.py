@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,10 +52,14 @@ def greedy(client: httpx.Client, prompt: list[int], most: int) -> list[int]:
     return _complete(client, prompt, n_predict=most, return_tokens=True)["tokens"]
 
 
-def log_probabilities(client: httpx.Client, prompt: list[int], vocabulary: int) -> torch.Tensor:
-    """Of the token that follows, for all tokens; of padding -inf, NaN where the server tells none."""
+def log_probabilities(client: httpx.Client, prompt: list[int], vocabulary: int) -> list[float] | None:
+    """Of the token that follows, for all tokens; None where the likeliest is half a character, of which the
+    server tells nothing.
+    """
     answer = _complete(client, prompt, n_predict=1, n_probs=vocabulary)
-    row = torch.full((vocabulary,), torch.nan)
+    if "completion_probabilities" not in answer:
+        return None
+    row = [float("nan")] * vocabulary
     for each in answer["completion_probabilities"][0]["top_logprobs"]:
         row[each["id"]] = each["logprob"]
     return row
@@ -80,7 +83,8 @@ def serve(path: str) -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     server = xllamacpp.Server(params)
-    print(server.listening_address, flush=True)
+    sys.stdout.write(f"{server.listening_address}\n")
+    sys.stdout.flush()
     sys.stdin.read()
 
 
