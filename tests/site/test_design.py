@@ -224,7 +224,7 @@ def check_rails(found: Design) -> None:
 
 
 def check_reach(found: Design) -> None:
-    """In each network, all that is on it reaches all else, also without the first or the last upper switch."""
+    """In each network, all reaches all else, also without the first or the last upper switch."""
     for network in range(len(NETWORKS)):
         mine = found.cables.network == network
         pairs = set(zip(found.cables.lower[mine].tolist(), found.cables.upper[mine].tolist(), strict=True))
