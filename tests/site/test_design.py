@@ -365,6 +365,24 @@ def test_feeds_carry_nearly_all_that_they_could(redundancy: str, share: float) -
         assert max(load) <= each
 
 
+def test_a_promise_that_no_pairs_of_feeds_keep_is_refused() -> None:
+    """Three racks of 0.95 MW on four feeds of 1 MW: two of them share a feed, which then may carry 1.4."""
+    feeds = [{"name": name, "megawatts": 1.0} for name in "abcd"]
+    site = dgx(1, redundancy="N+1", feeds=feeds, cooling={"overhead": 0.0}).site
+    assert site is not None
+    with pytest.raises(BadInput, match="no feed has 950 kW left"):
+        feed_racks(np.full(3, 0.95e6), np.zeros(3, np.int32), site)
+
+
+def test_racks_of_switches_keep_to_their_limits() -> None:
+    """11 kW is six switches of 1.7 kW; 320 kg is ten of 15 kg over a rack of 170."""
+    for limits, most in (({"kilowatts": 11.0, "nodes": 1}, 6), ({"kilograms": 320.0, "nodes": 1}, 10)):
+        found = design(dgx(64, rack=limits))
+        check_racks(found, dgx(64, rack=limits))
+        leaves = found.devices.rack[found.devices_of("leaf")]
+        assert np.bincount(leaves).max() <= most and len(found.racks) > 64 + 2
+
+
 @pytest.mark.parametrize(("tiers", "ratio"), [(2, 1.0), (2, 3.0), (3, 1.0), (3, 3.0)])
 def test_bisection_as_promised(tiers: int, ratio: float) -> None:
     """The maximum flow from the NICs of the first half of the nodes to those of the second, in ports."""
