@@ -366,12 +366,14 @@ def test_feeds_carry_nearly_all_that_they_could(redundancy: str, share: float) -
 
 
 def test_a_promise_that_no_pairs_of_feeds_keep_is_refused() -> None:
-    """Three racks of 0.95 MW on four feeds of 1 MW: two of them share a feed, which then may carry 1.4."""
+    """On four feeds of 1 MW: three racks of 0.95 MW, of which two share a feed that then may carry 1.4; or one
+    of 1.2 MW, of which either feed must carry all."""
     feeds = [{"name": name, "megawatts": 1.0} for name in "abcd"]
     site = dgx(1, redundancy="N+1", feeds=feeds, cooling={"overhead": 0.0}).site
     assert site is not None
-    with pytest.raises(BadInput, match="no feed has 950 kW left"):
-        feed_racks(np.full(3, 0.95e6), np.zeros(3, np.int32), site)
+    for count, each in ((3, 950), (1, 1200)):
+        with pytest.raises(BadInput, match=f"no feed has {each:,} kW left"):
+            feed_racks(np.full(count, each * 1e3), np.zeros(count, np.int32), site)
 
 
 def test_racks_of_switches_keep_to_their_limits() -> None:
