@@ -337,6 +337,12 @@ def test_the_bill_adds_up() -> None:
     assert all(line.source and line.dollars > 0 for line in found.bill)
 
 
+def test_every_fibre_has_two_transceivers() -> None:
+    found = design(read_spec(EXAMPLES / "colossus.toml", needs=("site",)))
+    number = {line.item: line.number for line in found.bill}
+    assert number["transceiver"] == 2 * int((found.cables.medium == MEDIA.index("fibre")).sum()) > 0
+
+
 def test_nodes_that_nvlink_joins_stand_in_one_rack() -> None:
     """NVL72: 18 trays of four GPUs, 120 kW; eight racks are a scalable unit of 576 GPUs (NVIDIA, GB200)."""
     limits = {"kilowatts": 130.0, "kilograms": 1700.0}
@@ -366,8 +372,10 @@ def test_feeds_carry_nearly_all_that_they_could(redundancy: str, share: float) -
 
 
 def test_a_promise_that_no_pairs_of_feeds_keep_is_refused() -> None:
-    """On four feeds of 1 MW: three racks of 0.95 MW, of which two share a feed that then may carry 1.4; or one
-    of 1.2 MW, of which either feed must carry all."""
+    """On four feeds of 1 MW: three racks of 0.95, of which two share a feed that may then carry 1.4 MW.
+
+    Or one rack of 1.2, which either of its feeds must carry alone.
+    """
     feeds = [{"name": name, "megawatts": 1.0} for name in "abcd"]
     site = dgx(1, redundancy="N+1", feeds=feeds, cooling={"overhead": 0.0}).site
     assert site is not None

@@ -49,4 +49,8 @@ def _of_cables(cables: Cables, slow: NDArray[np.bool_], lanes: int) -> list[Line
         each = lanes if NETWORKS[network] == "compute" else 1
         item = f"{NETWORKS[network]} {sold.name} {metres / 2:g} m"
         lines.append(Line(item, -(-int(count) // each), sold.price(metres / 2), sold.source))
+    fibres = sum(line.number for line in lines if " fibre " in line.item)
+    if fibres:
+        end = equipment("transceiver")
+        lines.append(Line(end.name, 2 * fibres, end.cost, end.source))
     return lines
