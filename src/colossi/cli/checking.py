@@ -39,6 +39,10 @@ def check(
             metavar="NODE", help="Test a node that is out, and let it back if it passes; may be repeated."
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Only these checks, such as disk or pairs; may be repeated."),
+    ] = None,
     bound: Annotated[
         str,
         typer.Option(
@@ -49,7 +53,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Test this machine, or every node of a cluster; who fails is taken out, and says why."""
-    allowed = _bound(bound)
+    allowed, groups = _bound(bound), _groups(only or [])
     if spec_file is None:
         for option, given in (
             ("--engine", engine),
@@ -61,7 +65,7 @@ def check(
                 raise BadInput(
                     f"{option}: without a spec only this machine is tested", "colossi check SPEC ..."
                 )
-        _check_machine(run_folder or Path("."), as_json)
+        _check_machine(run_folder or Path("."), groups, as_json)
         return
     from colossi.engines.checking import check_through
     from colossi.ledger.run import begin_run
@@ -73,7 +77,9 @@ def check(
     spec = read_spec(spec_file, [*(overrides or []), *chosen], needs=("cluster",))
     run = begin_run(run_folder or Path("runs") / spec.name, spec)
     with Progress() as progress:
-        outcome = check_through(run, spec, progress, named=nodes or [], readmit=readmit or [], bound=allowed)
+        outcome = check_through(
+            run, spec, progress, named=nodes or [], readmit=readmit or [], groups=groups, bound=allowed
+        )
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -98,14 +104,23 @@ def _bound(text: str) -> "Bound":
         raise BadInput(f"--bound {error}") from None
 
 
-def _check_machine(folder: Path, as_json: bool) -> None:
+def _groups(only: list[str]) -> tuple[str, ...]:
+    from colossi.acceptance.checks import GROUPS
+
+    for group in only:
+        if group not in GROUPS:
+            raise BadInput(f"--only {group}: no such group of checks", f"there are {', '.join(GROUPS)}")
+    return tuple(only) or GROUPS
+
+
+def _check_machine(folder: Path, groups: tuple[str, ...], as_json: bool) -> None:
     """All checks of one node, here, judged by limits alone: there is nobody to compare with."""
     import socket
 
-    from colossi.acceptance.checks import NAMES, check_node
+    from colossi.acceptance.checks import CHECKS, check_node
     from colossi.acceptance.gpus import device_name
     from colossi.acceptance.judging import by_limits
-    from colossi.acceptance.result import reasons, verdict
+    from colossi.acceptance.result import group_of, reasons, verdict
     from colossi.spec.acceptance import acceptance_of
     from colossi.terminal.checks import render_machine
     from colossi.terminal.progress import Progress
@@ -114,9 +129,10 @@ def _check_machine(folder: Path, as_json: bool) -> None:
         raise BadInput(f"--run {folder}: no such folder", "its disk is tested: give one that is there")
     limits, results, name = acceptance_of(device=device_name()), [], socket.gethostname()
     with Progress() as progress:
-        for number, (_, found) in enumerate(check_node(folder)):
+        total = sum(group_of(check.name) in groups for check in CHECKS)
+        for number, (_, found) in enumerate(check_node(folder, groups)):
             results += [by_limits(result, limits) for result in found]
-            progress("checks", number + 1, len(NAMES))
+            progress("checks", number + 1, total)
     status = verdict(results)
     if as_json:
         why = reasons(results) if status == "fail" else ""
