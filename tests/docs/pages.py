@@ -13,11 +13,13 @@ COMMANDS = (
     "trace",
     "evaluate",
     "chat",
+    "serve",
     "report",
     "forecast",
     "plan",
     "simulate",
     "torture",
+    "design",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

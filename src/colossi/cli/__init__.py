@@ -6,11 +6,21 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 
 import sys
 
-from colossi.cli import checking, planning, running, simulating
+from colossi.cli import checking, designing, exporting, planning, running, serving, simulating
 from colossi.cli.app import app
 from colossi.errors import ColossiError
 
-__all__ = ["app", "checking", "main", "planning", "running", "simulating"]
+__all__ = [
+    "app",
+    "checking",
+    "designing",
+    "exporting",
+    "main",
+    "planning",
+    "running",
+    "serving",
+    "simulating",
+]
 
 
 def main() -> None:
