@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colossi.cli.app import AsJson, Overrides, app, print_json, print_rich
+from colossi.cli.app import AsJson, Overrides, RunFolder, app, print_json, print_rich
 from colossi.errors import BadInput
 
 if TYPE_CHECKING:
     from colossi.acceptance.rules import Bound
+    from colossi.spec import Spec
 
 
 @app.command()
@@ -143,3 +144,51 @@ def _check_machine(folder: Path, groups: tuple[str, ...], as_json: bool) -> None
         print_rich(render_machine(name, results))
     if status == "fail":
         raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    run_folder: RunFolder,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The plan.csv of colossi schedule --export, to hold it against."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a build stands: pods and nodes by state, yield, and what was accepted when."""
+    import time
+
+    from colossi.errors import DataError
+    from colossi.ledger.build import due_of, standing
+    from colossi.ledger.run import open_run
+    from colossi.terminal.build import render
+
+    run = open_run(run_folder)
+    spec = run.spec(("cluster",))
+    due = {}
+    if plan is not None:
+        try:
+            due = due_of(plan.read_text(encoding="utf-8"), str(plan))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{plan}: cannot be read ({error})", "colossi schedule SPEC --export DIR"
+            ) from None
+    pods, number = _pods_of(spec)
+    now = time.time()
+    found = standing(run.events(), pods, number, due, now)
+    print_json(found.as_json()) if as_json else print_rich(render(spec.name, found, now))
+
+
+def _pods_of(spec: "Spec") -> tuple[dict[str, str], int]:
+    """Node -> pod by the design of the spec's site, where it has one; and how many nodes there shall be."""
+    if spec.site is None:
+        return {}, spec.cluster.nodes + spec.cluster.spares
+    from colossi.site.cluster import design
+
+    built = design(spec)
+    devices, racks = built.devices, built.racks
+    pods = {
+        built.device_name(device): f"pod-{racks.pod[devices.rack[device]]:03d}"
+        for device in built.devices_of("node").tolist()
+    }
+    return pods, len(pods)
