@@ -20,6 +20,8 @@ COMMANDS = (
     "simulate",
     "torture",
     "design",
+    "check",
+    "status",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from colossi.acceptance.checks import NAMES, check_node
+from colossi.acceptance.checks import check_node
 from colossi.acceptance.clock import boot_time
 from colossi.acceptance.wire import Echo, exchange
 from colossi.channel import Channel, Message, Refused, token_of
@@ -40,7 +40,7 @@ def _clock(asked: Message, folder: Path, token: bytes) -> Message:
 
 def _checks(asked: Message, folder: Path, token: bytes) -> Message:
     found: list[dict[str, Any]] = []
-    for _, results in check_node(folder, asked.get("names", NAMES)):
+    for _, results in check_node(folder, asked["groups"]):
         found += [result.as_json() for result in results]
     return {"results": found}
 

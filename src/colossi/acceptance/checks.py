@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colossi.acceptance import clock, cores, disk, gpus, memory, nics, wire, xids
-from colossi.acceptance.result import Result
+from colossi.acceptance.result import Result, group_of
 
 CORE_SECONDS = 1.0
 
@@ -50,19 +50,19 @@ CHECKS = (
     Check("nic", 10.0, lambda _: nics.nics()),
     Check("loopback", 20.0, lambda _: wire.loopback()),
     Check("gpu", 30.0, lambda _: gpus.gpus()),
-    Check("xid", 15.0, lambda _: xids.xids()),
-    Check("products", 300.0, None),
+    Check("gpu-log", 15.0, lambda _: xids.xids()),
+    Check("gpu-rates", 300.0, None),
 )
-NAMES = tuple(check.name for check in CHECKS)
+GROUPS = (*dict.fromkeys(group_of(check.name) for check in CHECKS), "pairs")  # what may be asked for
 # torch is started only where there is a GPU: it is imported for seconds, and not everywhere installed.
-COMMANDS = {"products": (sys.executable, "-m", "colossi.train.products")}
+COMMANDS = {"gpu-rates": (sys.executable, "-m", "colossi.train.products")}
 NO_GPU = Result("gpu.product", "skipped", why="not here")
 
 
-def check_node(folder: Path, names: Sequence[str] = NAMES) -> Iterator[tuple[str, list[Result]]]:
-    """Each check that is named, in order, with what it found in `folder`, where a run would write."""
+def check_node(folder: Path, groups: Sequence[str] = GROUPS) -> Iterator[tuple[str, list[Result]]]:
+    """Each check of these groups, in order, with what it found in `folder`, where a run would write."""
     for check in CHECKS:
-        if check.name in names:
+        if group_of(check.name) in groups:
             yield check.name, isolated(check, folder)
 
 

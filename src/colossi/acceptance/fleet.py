@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from colossi.acceptance import judging, pairs
-from colossi.acceptance.checks import CHECKS, NAMES
+from colossi.acceptance.checks import CHECKS, GROUPS
 from colossi.acceptance.clock import offset
-from colossi.acceptance.result import Result
+from colossi.acceptance.result import Result, group_of
 from colossi.acceptance.wire import SILENT_SECONDS
 from colossi.channel import Channel, Message, Refused, token_of
 from colossi.files import write_whole
@@ -88,19 +88,19 @@ class Fleet:
             heard()
         return answers
 
-    def check(self, names: Mapping[str, Sequence[str]], watch: Watch) -> dict[str, list[Result]]:
-        """The checks that are named for each node: on all at once, or one after another on one machine."""
+    def check(self, groups: Mapping[str, Sequence[str]], watch: Watch) -> dict[str, list[Result]]:
+        """The groups of checks that each node is to do: all at once, or on one machine one after another."""
         patience = sum(check.patience for check in CHECKS) + SLACK_SECONDS
         found, done = {}, 0
 
         def heard() -> None:
             nonlocal done
             done += 1
-            watch("checking nodes", done, len(names))
+            watch("checking nodes", done, len(groups))
 
-        groups = [list(names)] if self._at_once else [[node] for node in names]
-        for group in groups:
-            questions = {node: {"ask": "checks", "names": list(names[node])} for node in group}
+        turns = [list(groups)] if self._at_once else [[node] for node in groups]
+        for turn in turns:
+            questions = {node: {"ask": "checks", "groups": list(groups[node])} for node in turn}
             for node, answer in self.ask(questions, patience, heard).items():
                 found[node] = [Result.of(each) for each in answer["results"]]
         return found
@@ -147,24 +147,20 @@ class Fleet:
 
 
 def check_fleet(
-    fleet: Fleet, limits: Acceptance, watch: Watch, names: Sequence[str] = NAMES
+    fleet: Fleet, limits: Acceptance, watch: Watch, groups: Sequence[str] = GROUPS
 ) -> dict[str, list[Result]]:
     """Everything, judged. Who fails by comparison alone is measured once more, and that counts."""
     nodes = fleet.live()
-    found = fleet.check(dict.fromkeys(nodes, names), watch)
-    for node, result in fleet.clocks().items():
+    found = fleet.check(dict.fromkeys(nodes, groups), watch)
+    for node, result in fleet.clocks().items() if "clock" in groups else ():
         found.setdefault(node, []).append(result)
-    rates = fleet.measure(pairs.tournament(nodes), watch) if len(nodes) > 1 else {}
+    nodes = fleet.live()
+    rates = fleet.measure(pairs.tournament(nodes), watch) if len(nodes) > 1 and "pairs" in groups else {}
     judged = judging.judge(_with_pairs(found, rates), limits)
     if again := judging.doubtful(judged):
-        groups = {
-            node: [
-                check.name for check in CHECKS if any(each.startswith(f"{check.name}.") for each in checks)
-            ]
-            for node, checks in again.items()
-        }
-        groups = {node: own for node, own in groups.items() if own and node in fleet.live()}
-        found = _better(found, fleet.check(groups, watch))
+        twice = {node: sorted({*map(group_of, checks)} - {"pairs"}) for node, checks in again.items()}
+        twice = {node: own for node, own in twice.items() if own and node in fleet.live()}
+        found = _better(found, fleet.check(twice, watch))
         if any("pairs.rate" in checks for checks in again.values()):
             second = fleet.measure(pairs.tournament(fleet.live()), watch)
             rates = {pair: max(rate, second.get(pair, 0.0)) for pair, rate in rates.items()}

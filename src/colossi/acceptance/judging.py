@@ -11,12 +11,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Literal
 
-from colossi.acceptance.result import Result, Status
+from colossi.acceptance.result import Result, Status, quantity
 from colossi.spec.acceptance import Acceptance, Limit
 
 OUTLIER = 3.5  # [IH93]
 NORMAL = 0.6745  # [IH93]: the MAD of a normal distribution, in standard deviations
 SHARE = 0.75  # of the median that a node must reach, whatever the spread [NVRx]
+HALF = 0.5  # of the median: an assumption
 FEWEST = 4  # nodes, to say what is usual
 
 Bad = Literal["low", "high"]
@@ -55,16 +56,17 @@ def by_limits(result: Result, limits: Acceptance) -> Result:
         return result
     wrong = exceeds(result.value, limit)
     known = replace(result, limit=limit.in_words)
-    return replace(known, status=limit.level, why=f"{wrong} {limit.in_words}") if wrong else known
+    return (
+        replace(known, status=limit.level, why=f"{quantity(result.value, result.unit)}, not {limit.in_words}")
+        if wrong
+        else known
+    )
 
 
-def exceeds(value: float, limit: Limit) -> str:
-    """In a word, "" when it does not."""
-    if limit.least is not None and value < limit.least:
-        return "below"
-    if limit.most is not None and value > limit.most:
-        return "above"
-    return ""
+def exceeds(value: float, limit: Limit) -> bool:
+    """Whether a value is outside of it."""
+    low = limit.least is not None and value < limit.least
+    return low or (limit.most is not None and value > limit.most)
 
 
 def by_fleet(result: Result, usual: Mapping[tuple[str, str], Sequence[float]]) -> Result:
@@ -88,14 +90,15 @@ def by_fleet(result: Result, usual: Mapping[tuple[str, str], Sequence[float]]) -
 def bound_of(values: Sequence[float], bad: Bad) -> float:
     """What a node must reach, or not exceed: off by a quarter of the median and by more than the spread.
 
-    Both: among equal machines the spread is tiny and says nothing; among unequal ones a quarter is usual.
+    Both: among equal machines the spread is tiny and says nothing; among unequal ones a quarter is usual. But
+    half of the median is too little in any fleet: with a few nodes the spread can be as wide as one likes.
     """
     middle = median(values)
     spread = median(abs(value - middle) for value in values)
     off = OUTLIER / NORMAL * spread
     if bad == "low":
-        return min(SHARE * middle, middle - off)
-    return max(middle / SHARE, middle + off)
+        return max(min(SHARE * middle, middle - off), HALF * middle)
+    return min(max(middle / SHARE, middle + off), middle / HALF)
 
 
 def _values(results: Mapping[str, Sequence[Result]]) -> dict[tuple[str, str], list[float]]:

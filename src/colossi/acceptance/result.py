@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "skipped"]
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 WORSE: tuple[Status, ...] = ("skipped", "pass", "warn", "fail")  # each is worse than those before it
 
 
@@ -43,6 +44,22 @@ class Result:
             return cls(**document)
         except TypeError as error:
             raise ValueError(f"no result of a check: {error}") from None
+
+
+def group_of(check: str) -> str:
+    """What a check belongs to, by its name or that of a result: gpu for gpu-log and gpu.count."""
+    group = check.partition(".")[0].partition("-")[0]
+    return "nic" if group == "infiniband" else group
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """12.3 GB/s; a count has no unit."""
+    if value is None:
+        return ""
+    if not unit or unit == "°C":
+        return f"{value:g} {unit}".strip()
+    size, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s), PREFIXES[-1])
+    return f"{value / size:.3g} {prefix}{unit}" if value else f"0 {unit}"
 
 
 def verdict(results: Sequence[Result]) -> Status:

@@ -93,6 +93,17 @@ def reason(why: str, who: str = "") -> str:
     return (line if len(line) <= room else line[: room - 1] + "…") + by
 
 
+def groups_needed(why: str, groups: Sequence[str]) -> set[str]:
+    """The groups of checks that a node must pass to come back, by the reason for which it is out.
+
+    Those that the reason names; all if it names none, as when training found the node to be bad.
+    """
+    named = {group for group in groups if re.search(rf"\b{group}[\w-]*\.\w+", why)}
+    if "infiniband." in why:
+        named.add("nic")
+    return named or set(groups)
+
+
 def is_stale(found: float, now: float, changed: float | None = None) -> str:
     """Why a finding says nothing any more; "" if it does. Times in [unix s].
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colossi.cli.app import AsJson, Overrides, app, print_json, print_rich
+from colossi.cli.app import AsJson, Overrides, RunFolder, app, print_json, print_rich
 from colossi.errors import BadInput
 
 if TYPE_CHECKING:
     from colossi.acceptance.rules import Bound
+    from colossi.spec import Spec
 
 
 @app.command()
@@ -39,6 +40,10 @@ def check(
             metavar="NODE", help="Test a node that is out, and let it back if it passes; may be repeated."
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Only these checks, such as disk or pairs; may be repeated."),
+    ] = None,
     bound: Annotated[
         str,
         typer.Option(
@@ -49,7 +54,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Test this machine, or every node of a cluster; who fails is taken out, and says why."""
-    allowed = _bound(bound)
+    allowed, groups = _bound(bound), _groups(only or [])
     if spec_file is None:
         for option, given in (
             ("--engine", engine),
@@ -61,7 +66,7 @@ def check(
                 raise BadInput(
                     f"{option}: without a spec only this machine is tested", "colossi check SPEC ..."
                 )
-        _check_machine(run_folder or Path("."), as_json)
+        _check_machine(run_folder or Path("."), groups, as_json)
         return
     from colossi.engines.checking import check_through
     from colossi.ledger.run import begin_run
@@ -73,7 +78,9 @@ def check(
     spec = read_spec(spec_file, [*(overrides or []), *chosen], needs=("cluster",))
     run = begin_run(run_folder or Path("runs") / spec.name, spec)
     with Progress() as progress:
-        outcome = check_through(run, spec, progress, named=nodes or [], readmit=readmit or [], bound=allowed)
+        outcome = check_through(
+            run, spec, progress, named=nodes or [], readmit=readmit or [], groups=groups, bound=allowed
+        )
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -98,14 +105,23 @@ def _bound(text: str) -> "Bound":
         raise BadInput(f"--bound {error}") from None
 
 
-def _check_machine(folder: Path, as_json: bool) -> None:
+def _groups(only: list[str]) -> tuple[str, ...]:
+    from colossi.acceptance.checks import GROUPS
+
+    for group in only:
+        if group not in GROUPS:
+            raise BadInput(f"--only {group}: no such group of checks", f"there are {', '.join(GROUPS)}")
+    return tuple(only) or GROUPS
+
+
+def _check_machine(folder: Path, groups: tuple[str, ...], as_json: bool) -> None:
     """All checks of one node, here, judged by limits alone: there is nobody to compare with."""
     import socket
 
-    from colossi.acceptance.checks import NAMES, check_node
+    from colossi.acceptance.checks import CHECKS, check_node
     from colossi.acceptance.gpus import device_name
     from colossi.acceptance.judging import by_limits
-    from colossi.acceptance.result import reasons, verdict
+    from colossi.acceptance.result import group_of, reasons, verdict
     from colossi.spec.acceptance import acceptance_of
     from colossi.terminal.checks import render_machine
     from colossi.terminal.progress import Progress
@@ -114,9 +130,10 @@ def _check_machine(folder: Path, as_json: bool) -> None:
         raise BadInput(f"--run {folder}: no such folder", "its disk is tested: give one that is there")
     limits, results, name = acceptance_of(device=device_name()), [], socket.gethostname()
     with Progress() as progress:
-        for number, (_, found) in enumerate(check_node(folder)):
+        total = sum(group_of(check.name) in groups for check in CHECKS)
+        for number, (_, found) in enumerate(check_node(folder, groups)):
             results += [by_limits(result, limits) for result in found]
-            progress("checks", number + 1, len(NAMES))
+            progress("checks", number + 1, total)
     status = verdict(results)
     if as_json:
         why = reasons(results) if status == "fail" else ""
@@ -127,3 +144,51 @@ def _check_machine(folder: Path, as_json: bool) -> None:
         print_rich(render_machine(name, results))
     if status == "fail":
         raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    run_folder: RunFolder,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The plan.csv of colossi schedule --export, to hold it against."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a build stands: pods and nodes by state, yield, and what was accepted when."""
+    import time
+
+    from colossi.errors import DataError
+    from colossi.ledger.build import due_of, standing
+    from colossi.ledger.run import open_run
+    from colossi.terminal.build import render
+
+    run = open_run(run_folder)
+    spec = run.spec(("cluster",))
+    due = {}
+    if plan is not None:
+        try:
+            due = due_of(plan.read_text(encoding="utf-8"), str(plan))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{plan}: cannot be read ({error})", "colossi schedule SPEC --export DIR"
+            ) from None
+    pods, number = _pods_of(spec)
+    now = time.time()
+    found = standing(run.events(), pods, number, due, now)
+    print_json(found.as_json()) if as_json else print_rich(render(spec.name, found, now))
+
+
+def _pods_of(spec: "Spec") -> tuple[dict[str, str], int]:
+    """Node -> pod by the design of the spec's site, where it has one; and how many nodes there shall be."""
+    if spec.site is None:
+        return {}, spec.cluster.nodes + spec.cluster.spares
+    from colossi.site.cluster import design
+
+    built = design(spec)
+    devices, racks = built.devices, built.racks
+    pods = {
+        built.device_name(device): f"pod-{racks.pod[devices.rack[device]]:03d}"
+        for device in built.devices_of("node").tolist()
+    }
+    return pods, len(pods)

@@ -1,8 +1,8 @@
 """
 A check of all nodes through an engine: who is tested, what is done about who fails, and who comes back.
 
-The measuring is in colossi.acceptance; here agents are started, on this machine or through Slurm, and what the
-rules decide is carried out and written into the run's ledger, by which a controller knows whom not to use.
+The measuring is in colossi.acceptance; here agents are started, on this machine or through Slurm, and the
+decisions of the rules are carried out and written into the run's ledger: a controller uses nobody who is out.
 """
 
 import getpass
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from colossi.acceptance import agent, fleet, rules
+from colossi.acceptance.checks import GROUPS
 from colossi.acceptance.result import Result, Status, reasons, verdict
 from colossi.acceptance.rules import Bound, Drain
 from colossi.engines import drains, slurm
@@ -73,6 +74,17 @@ class Outcome:
         return {"nodes": nodes} | {key: getattr(self, key) for key in rest}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants of a check."""
+
+    named: Sequence[str]  # nodes; all if none
+    readmit: Sequence[str]  # nodes that are to come back
+    groups: Sequence[str]  # of checks
+    bound: Bound
+    watch: fleet.Watch
+
+
 def limits_of(spec: Spec) -> Acceptance:
     """By the GPU that the spec's nodes have."""
     cluster = spec.cluster
@@ -86,6 +98,7 @@ def check_through(
     *,
     named: Sequence[str] = (),
     readmit: Sequence[str] = (),
+    groups: Sequence[str] = GROUPS,
     bound: Bound,
 ) -> Outcome:
     """On the engine of the spec; `named` nodes or all, and those that are to come back."""
@@ -93,10 +106,8 @@ def check_through(
     if on_slurm and shutil.which("srun") is None:
         raise BadInput("srun: not found", "Slurm's commands must be on the PATH; or use --engine local")
     with alone(run.folder), run.ledger() as ledger:
-        held = quarantined_of(ledger)
-        if on_slurm:
-            return _through_slurm(run, spec, ledger, held, watch, named, readmit, bound)
-        return _here(run, spec, ledger, held, watch, named, readmit, bound)
+        asked = Asked(named, readmit, groups, bound, watch)
+        return (_through_slurm if on_slurm else _here)(run, spec, ledger, quarantined_of(ledger), asked)
 
 
 def _here(
@@ -104,24 +115,22 @@ def _here(
     spec: Spec,
     ledger: Ledger,
     held: Mapping[str, str],
-    watch: fleet.Watch,
-    named: Sequence[str],
-    readmit: Sequence[str],
-    bound: Bound,
+    asked: Asked,
 ) -> Outcome:
     """All nodes are this machine: one is tested after the other, and a quarantined one only to come back."""
     known = [f"node-{n}" for n in range(spec.cluster.nodes + spec.cluster.spares)]
-    refuse_unknown(named, readmit, known, held)
+    named, readmit = asked.named, asked.readmit
+    refuse_unknown(asked, known, held)
     wanted = [
         node for node in known if node in readmit or (node not in held and (not named or node in named))
     ]
     skipped = {node: f"out already: {why}" for node, why in held.items() if node not in readmit}
     command = [sys.executable, "-m", "colossi.acceptance.agent", str(run.folder)]
     commands = [[*command, node] for node in wanted]
-    outcome = _measure(run, "127.0.0.1", wanted, commands, limits_of(spec), watch, at_once=False)
+    outcome = _measure(run, "127.0.0.1", wanted, commands, limits_of(spec), asked, at_once=False)
     outcome.fleet, outcome.skipped = len(known), skipped
     already = {node: Drain(why) for node, why in held.items() if node not in readmit}
-    decide(outcome, ledger, already, readmit, bound, {}, time.time())
+    decide(outcome, ledger, already, readmit, asked.bound, {}, time.time())
     record(outcome, ledger)
     return outcome
 
@@ -131,16 +140,14 @@ def _through_slurm(
     spec: Spec,
     ledger: Ledger,
     held: Mapping[str, str],
-    watch: fleet.Watch,
-    named: Sequence[str],
-    readmit: Sequence[str],
-    bound: Bound,
+    asked: Asked,
 ) -> Outcome:
     """All nodes that are idle, at once; those that are to come back in reservations of ours."""
     before = drains.nodes()
     ours = dict(held) | {n: s.drain.why for n, s in before.items() if s.drain is not None and s.drain.ours}
     theirs = {n: s for n, s in before.items() if s.drain is not None and not s.drain.ours}
-    refuse_unknown(named, readmit, before, ours | {n: "" for n in theirs})
+    named, readmit = asked.named, asked.readmit
+    refuse_unknown(asked, before, ours, {n: "" for n in theirs})
     back = [node for node in readmit if node not in theirs]
     refused = {node: theirs[node].why_not for node in readmit if node in theirs}
     free = [
@@ -156,14 +163,14 @@ def _through_slurm(
     with _reserved(back, {n: ours.get(n, "") for n in back}) as (reservations, settle):
         commands = [_srun(run.folder, free)] if free else []
         commands += [_srun(run.folder, [node], reservations[node]) for node in back]
-        outcome = _measure(run, host, [*free, *back], commands, limits_of(spec), watch, at_once=True)
+        outcome = _measure(run, host, [*free, *back], commands, limits_of(spec), asked, at_once=True)
         now = drains.nodes()
         outcome.fleet, outcome.refused = len(before), refused
         outcome.skipped = {n: s.why_not for n, s in before.items() if n not in outcome.results}
         already = {n: s.drain for n, s in now.items() if s.drain is not None and n not in back}
         already |= {n: Drain(why) for n, why in held.items() if n not in already and n not in back}
         started = {n: s.started for n, s in now.items() if s.started is not None}
-        decide(outcome, ledger, already, back, bound, started, time.time())
+        decide(outcome, ledger, already, back, asked.bound, started, time.time())
         for node, why in outcome.out.items():
             drains.drain(node, why)
         settle(outcome)
@@ -266,21 +273,26 @@ def record(outcome: Outcome, ledger: Ledger) -> None:
 
 
 def refuse_unknown(
-    named: Sequence[str],
-    readmit: Sequence[str],
+    asked: Asked,
     known: Mapping[str, Any] | Sequence[str],
-    out: Mapping[str, str],
+    ours: Mapping[str, str],
+    theirs: Mapping[str, str] | None = None,
 ) -> None:
-    """Names that mean nothing, and nodes that are not out."""
-    for option, nodes in (("--node", named), ("--readmit", readmit)):
+    """Names that mean nothing, nodes that are not out, and tests that would prove nothing."""
+    for option, nodes in (("--node", asked.named), ("--readmit", asked.readmit)):
         for node in nodes:
             if node not in known:
-                few = ", ".join(list(known)[:8])
-                raise BadInput(f"{option} {node}: no such node", f"there are {few}")
-    for node in readmit:
-        if node not in out:
-            hint = f"these are: {', '.join(out)}" if out else "no node is"
+                raise BadInput(f"{option} {node}: no such node", f"there are {', '.join(list(known)[:8])}")
+    for node in asked.readmit:
+        if node in (theirs or {}):
+            continue
+        if node not in ours:
+            hint = f"these are: {', '.join(ours)}" if ours else "no node is"
             raise BadInput(f"--readmit {node}: it is not out", hint)
+        missing = rules.groups_needed(ours[node], GROUPS) - set(asked.groups)
+        if missing:
+            hint = f"it is out as {ours[node]}; leave out --only, or add {', '.join(sorted(missing))}"
+            raise BadInput(f"--readmit {node}: --only leaves out what it is to be tested for", hint)
 
 
 def _measure(
@@ -289,21 +301,21 @@ def _measure(
     nodes: Sequence[str],
     commands: Sequence[Sequence[str]],
     limits: Acceptance,
-    watch: fleet.Watch,
+    asked: Asked,
     *,
     at_once: bool,
 ) -> Outcome:
     """Start the agents, ask them all, let them go."""
     run.logs.mkdir(exist_ok=True)
     with fleet.gathering(run.folder, host) as (listening, _), _started(commands, run.logs) as alive:
-        members = fleet.join(listening, run.folder, nodes, JOIN_SECONDS, watch, alive)
+        members = fleet.join(listening, run.folder, nodes, JOIN_SECONDS, asked.watch, alive)
         if not members:
             raise WorkFailed(
                 f"no node could be tested: {alive() or 'none answered'}", f"see {run.logs}/check.log"
             )
         it = fleet.Fleet(members, at_once)
         try:
-            results = fleet.check_fleet(it, limits, watch)
+            results = fleet.check_fleet(it, limits, asked.watch, asked.groups)
         finally:
             it.end()
     for node in nodes:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from colossi.acceptance.result import Result, Status, verdict
+from colossi.acceptance.result import Result, Status, quantity, verdict
 
 COLOURS: dict[Status, str] = {"pass": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 SHOWN = {  # check -> the head of its column
@@ -18,17 +18,6 @@ SHOWN = {  # check -> the head of its column
     "gpu.product": "GPU",
 }
 MOST = 40  # nodes in a table: those that did not pass come first
-PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
-
-
-def quantity(value: float | None, unit: str) -> str:
-    """12.3 GB/s; a count has no unit."""
-    if value is None:
-        return ""
-    if not unit or unit == "°C":
-        return f"{value:g} {unit}".strip()
-    size, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s), PREFIXES[-1])
-    return f"{value / size:.3g} {prefix}{unit}" if value else f"0 {unit}"
 
 
 def render_machine(name: str, results: Sequence[Result]) -> RenderableType:
