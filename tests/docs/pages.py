@@ -13,6 +13,7 @@ COMMANDS = (
     "trace",
     "evaluate",
     "chat",
+    "export",
     "report",
     "forecast",
     "plan",
