@@ -14,6 +14,7 @@ COMMANDS = (
     "evaluate",
     "chat",
     "serve",
+    "export",
     "report",
     "forecast",
     "plan",

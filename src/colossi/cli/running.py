@@ -127,7 +127,9 @@ def evaluate(
 
 @app.command()
 def chat(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a Hugging Face folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, a Hugging Face folder or a .gguf file.")
+    ],
     prompt: Annotated[str | None, typer.Option(help="Answer this and exit; - reads it from stdin.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[

@@ -109,8 +109,12 @@ def whole(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)  # of an export that was killed
         yield partial
-        for path in [*partial.iterdir(), partial] if partial.is_dir() else [partial]:
-            _flush(path)
+        if partial.is_dir():
+            mode = partial.stat().st_mode & 0o666
+            for path in partial.iterdir():
+                path.chmod(mode)  # safetensors writes for its owner alone
+                _flush(path)
+        _flush(partial)
         partial.rename(target)
         sync_folder(target.parent)
     except OSError as error:
@@ -132,8 +136,8 @@ def _flush(path: Path) -> None:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()
 
 
 def _size(path: Path) -> int:

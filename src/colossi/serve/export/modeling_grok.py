@@ -20,6 +20,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_grok import GrokConfig
 
+# What transformers calls the cache of keys and values: until 5.23 it was past_key_values.
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class GrokRMSNorm(nn.Module):
     """g x / sqrt(mean(x^2) + eps), in float32 and cast back."""
@@ -201,7 +204,7 @@ class GrokPreTrainedModel(PreTrainedModel):
     config_class = GrokConfig
     base_model_prefix = "model"
     _no_split_modules = ["GrokDecoderLayer"]
-    _skip_keys_device_placement = ["cache"]
+    _skip_keys_device_placement = [CACHE]
     _supports_sdpa = False  # it knows no cap
     _supports_flex_attn = True
     _supports_attention_backend = True
@@ -222,6 +225,7 @@ class GrokModel(GrokPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        past_key_values: Any = None,
         cache: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
@@ -230,6 +234,7 @@ class GrokModel(GrokPreTrainedModel):
         """Padding is never attended to: by `attention_mask`, or found in `input_ids` where none is given."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        cache = past_key_values if cache is None else cache
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache(config=self.config)
         past = cache.get_seq_length() if cache is not None else 0
@@ -241,14 +246,14 @@ class GrokModel(GrokPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            cache=cache,
             position_ids=position_ids,
+            **{CACHE: cache},
         )
         h = inputs_embeds * self.config.embedding_multiplier_scale
         rope = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
         for layer in self.layers:
             h = layer(h, rope, mask, cache, **kwargs)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(h), cache=cache)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(h), **{CACHE: cache})
 
 
 class Grok1ForCausalLM(GrokPreTrainedModel, GenerationMixin):
@@ -265,6 +270,7 @@ class Grok1ForCausalLM(GrokPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        past_key_values: Any = None,
         cache: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -277,7 +283,7 @@ class Grok1ForCausalLM(GrokPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=cache,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -288,4 +294,4 @@ class Grok1ForCausalLM(GrokPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=out.cache)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: out.get(CACHE)})
