@@ -5,16 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import uvicorn
 from openai import OpenAI
 
 from colossi.data.tokenizer import Tokenizer
 from colossi.model import Grok
-from colossi.serve.load import Loaded, load
+from colossi.serve.api import app
+from colossi.serve.door import listen
+from colossi.serve.engine import Engine, Limits
+from colossi.serve.load import Loaded
+from colossi.serve.replies import Served
 from colossi.spec.model import ModelSpec
 
 SIZES = {
@@ -42,6 +48,14 @@ def random_grok(seed: int, **sizes: object) -> Grok:
     return grok
 
 
+@torch.no_grad()
+def tireless(seed: int, **sizes: object) -> Grok:
+    """Another that hardly ever ends an answer by itself."""
+    grok = random_grok(seed, **sizes, tied_embeddings=False)
+    grok.get_parameter("head.weight")[[Tokenizer.eos, 4]] = 0.0
+    return grok
+
+
 def tokenizer() -> Tokenizer:
     """Bytes, and a few pieces of words."""
     return Tokenizer.train(iter(["the quick brown fox jumps over the lazy dog " * 3]), 300, "subwords")
@@ -49,7 +63,7 @@ def tokenizer() -> Tokenizer:
 
 def model_folder(folder: Path, seed: int = 5) -> Path:
     """A Hugging Face folder of it."""
-    random_grok(seed).save_pretrained(folder)
+    tireless(seed).save_pretrained(folder)
     tokenizer().save(folder / "tokenizer.json")
     return folder
 
@@ -97,4 +111,23 @@ def reference_text(loaded: Loaded, question: str, most: int) -> str:
     return loaded.tokenizer.decode(reference(loaded, prompt, most)).lstrip()
 
 
-__all__ = ["client", "load", "model_folder", "random_grok", "reference", "reference_text", "server"]
+@contextmanager
+def here(served: Served) -> Iterator[str]:
+    """The address of a server in a thread of this process, which is quicker to begin."""
+    sock = listen("127.0.0.1", 0, keys=False)
+    config = uvicorn.Config(app(served), log_level="critical", timeout_graceful_shutdown=5)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
+    finally:
+        running.should_exit = True
+        thread.join()
+        sock.close()
+
+
+def random_served(keys: frozenset[str] = frozenset(), positions: int = 512, **limits: float) -> Served:
+    """The random model, ready to be served."""
+    made = Engine(tireless(5, max_positions=positions), Limits(**limits))  # type: ignore[arg-type]
+    return Served(made, tokenizer(), "random-fox", 0, keys)

@@ -25,11 +25,14 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve a model by an OpenAI-compatible API until it is stopped."""
-    from colossi.serve.load import load
-    from colossi.serve.server import listen, read_keys, run, serving
+    from colossi.serve.door import listen, read_keys
 
     known = read_keys(keys) if keys is not None else frozenset()
     sock = listen(host, port, bool(known))
+
+    from colossi.serve.load import load
+    from colossi.serve.server import run, serving
+
     served = serving(load(folder), folder.resolve().name, known, batch, queue)
     address, real_port = sock.getsockname()[:2]
     url = f"http://[{address}]:{real_port}" if ":" in address else f"http://{address}:{real_port}"

@@ -30,6 +30,9 @@ from colossi.serve.replies import Chat, Continuation, Served, reply_to
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer} for code in (400, 401, 404, 413, 429, 503)
 }
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "whole, or with stream = true its events", "content": {"text/event-stream": {}}}
+}
 
 
 def app(served: Served, pages: Sequence[APIRouter] = ()) -> FastAPI:
@@ -80,7 +83,10 @@ def _api(served: Served) -> APIRouter:
         return _model(served)
 
     @router.post(
-        "/v1/chat/completions", response_model=ChatAnswer, responses=REFUSALS, dependencies=[key_needed]
+        "/v1/chat/completions",
+        response_model=ChatAnswer,
+        responses=STREAM | REFUSALS,
+        dependencies=[key_needed],
     )
     async def chat(asked: AskedChat, request: Request) -> Response:
         """Answer a conversation."""
@@ -91,7 +97,9 @@ def _api(served: Served) -> APIRouter:
         reply = Chat(served, "chatcmpl-" + secrets.token_hex(12), asked, answering, len(prompt))
         return await reply_to(reply, request)
 
-    @router.post("/v1/completions", response_model=TextAnswer, responses=REFUSALS, dependencies=[key_needed])
+    @router.post(
+        "/v1/completions", response_model=TextAnswer, responses=STREAM | REFUSALS, dependencies=[key_needed]
+    )
     async def complete(asked: AskedText, request: Request) -> Response:
         """Go on with a text."""
         prompts = _prompts(served.tokenizer, asked.prompt)

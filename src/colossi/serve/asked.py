@@ -6,14 +6,23 @@ What would change the answer and is not supported is refused by name; what canno
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 CHOICES = 16  # answers to one request
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
-# Text that Python can write as UTF-8.
-Text = Annotated[str, StringConstraints(strict=True)]
-Stop = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)]
+
+def _whole(text: str) -> str:
+    """JSON can spell half a character, which no encoding can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair is no text") from None
+    return text
+
+
+Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_whole)]
+Stop = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Token = Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
 
 

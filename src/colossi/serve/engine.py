@@ -27,7 +27,7 @@ from colossi.serve.pages import Pages
 from colossi.serve.sampling import Likely, likely, pick, unspeak
 
 PAGE = 16  # positions
-NEAR_TOKENS = 1e-3  # as a share of the largest logit, or of 1; rounding was measured to move it by 2e-5
+NEAR_TOKENS = 1e-4  # as a share of the largest logit, or of 1; rounding was measured to move it by 5e-6
 SETTLED = 2048  # positions; the plain model's pass over more would keep the others waiting too long
 
 
@@ -94,7 +94,7 @@ class Engine:
         self._of: dict[Ticket, _Running] = {}
         self._by_sequence: dict[Sequence, _Running] = {}
         self._lock = threading.Lock()
-        self._waiting, self._waiting_tokens = 0, 0
+        self._asked, self._waiting_tokens = 0, 0  # answers that are not finished; prompts that wait
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -115,12 +115,12 @@ class Engine:
         """Let all of them wait, or none: Refused where too much waits already."""
         tokens = sum(len(ticket.prompt) for ticket in tickets)
         with self._lock:
-            many = self._waiting + len(tickets) > self.limits.waiting
+            many = self._asked + len(tickets) > self.limits.running + self.limits.waiting
             # A prompt longer than the limit may still wait alone.
-            long = self._waiting and self._waiting_tokens + tokens > self.limits.waiting_tokens
+            long = self._waiting_tokens and self._waiting_tokens + tokens > self.limits.waiting_tokens
             if many or long:
-                raise Refused(f"{self._waiting} answers wait already")
-            self._waiting += len(tickets)
+                raise Refused(f"{self._asked} answers are asked for already")
+            self._asked += len(tickets)
             self._waiting_tokens += tokens
         for ticket in tickets:
             self._inbox.put(("ask", ticket))
@@ -246,7 +246,6 @@ class Engine:
 
     def _leave_queue(self, sequence: Sequence) -> None:
         with self._lock:
-            self._waiting -= 1
             self._waiting_tokens -= sequence.prompt
 
     def _finish(self, running: _Running, why: str) -> None:
@@ -254,6 +253,8 @@ class Engine:
             self._leave_queue(running.sequence)
         self.batch.remove(running.sequence)
         del self._of[running.ticket], self._by_sequence[running.sequence]
+        with self._lock:
+            self._asked -= 1
         running.ticket.finish = why
         running.ticket.tell()
         if not self._of:
