@@ -11,10 +11,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from colossi.site.design import KINDS, NETWORKS, Design, Ints
+from colossi.site.design import KINDS, MEDIA, NETWORKS, Design, Ints
 
 NIC = {"compute": "nic", "storage": "storage", "management": "mgmt"}  # ports of what is no switch of it
 TIERS = ("leaf", "spine", "core")
+WORDS = (*MEDIA, "Cat6")  # media as a person at a rack calls them
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ def port_names(design: Design, devices: Ints, ports: Ints) -> list[str]:
             switch.tolist(), words.tolist(), ports.tolist(), first.tolist(), strict=True
         )
     ]
+
+
+def media_of(design: Design) -> NDArray[np.uint8]:
+    """Of each cable, into WORDS: copper from a management leaf to what it serves is twisted pairs."""
+    cables, kind = design.cables, design.devices.kind
+    served = kind[cables.upper] == KINDS.index("management leaf")
+    copper = cables.medium == MEDIA.index("DAC")
+    return np.where(served & copper, len(MEDIA), cables.medium).astype(np.uint8)
 
 
 def switches() -> NDArray[np.bool_]:

@@ -71,6 +71,7 @@ def _drawn(design: Design, each: Arrangement, units: int, names: list[str]) -> s
             y = TOP + (units - unit - height + 1) * UNIT
             parts.append(
                 f'<rect class="k{kind}" x="{LEFT}" y="{y}" width="{RACK}" height="{height * UNIT}" '
-                f'stroke="#fff"/><text x="{LEFT + 6}" y="{y + height * UNIT / 2 + 4:.0f}">{KINDS[kind]}</text>'
+                f'stroke="#fff"/><text x="{LEFT + 6}" y="{y + height * UNIT / 2 + 4:.0f}">'
+                f"{KINDS[kind]}</text>"
             )
     return "".join(parts)

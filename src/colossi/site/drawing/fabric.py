@@ -1,8 +1,8 @@
 """
 The networks as SVG: tiers of devices with how many there are, and how many cables join them.
 
-Drawn at the level of units, groups and tiers: a line stands for all cables between two kinds of device, and is
-the wider the more there are. Nobody could see 400,000 lines.
+Drawn at the level of units, groups and tiers: a line stands for all cables between two kinds of device, and
+is the wider the more there are. Nobody could see 400,000 lines.
 """
 
 import math
@@ -21,11 +21,13 @@ def fabric_diagram(design: Design) -> str:
     """SVG: a row of drawings, one for each network, from the ends at the bottom to the top tier."""
     drawn = [(network, joints(design, network)) for network in NETWORKS]
     drawn = [(network, found) for network, found in drawn if found]
-    width, height = WIDE * len(drawn), STEP * 5 + 150
+    width, height = WIDE * len(drawn), STEP * max(len(_tiers(found)) for _, found in drawn) + 200
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="fabric" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><style>{STYLE}.fabric text{{font-size:12px;text-anchor:middle}}'
-        ".fabric .n{font-size:16px;font-weight:600}.fabric .c{fill:#555;font-size:11px}</style>",
+        ".fabric .n{font-size:16px;font-weight:600}"
+        ".fabric .c{fill:#444;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:3px}"
+        ".fabric .m{fill:#444;font-size:11px}</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for number, (network, found) in enumerate(drawn):
@@ -66,7 +68,7 @@ def _network(design: Design, network: str, found: dict[tuple[str, str], int]) ->
         parts.append(
             f'<rect x="{x - slim / 2:.0f}" y="{y}" width="{slim:.0f}" height="{TALL}" rx="6" '
             f'fill="{COLORS[kind]}"/><text x="{x:.0f}" y="{y + 20}">{number:,} {kind}</text>'
-            f'<text class="c" x="{x:.0f}" y="{y + 37}">{escape(model_of(design, kind))}</text>'
+            f'<text class="m" x="{x:.0f}" y="{y + 37}">{escape(model_of(design, kind))}</text>'
         )
     if network == "compute":
         parts.append(_groups(design, 110 + len(tiers) * STEP))
@@ -92,8 +94,8 @@ def _groups(design: Design, y: int) -> str:
     units = units_of(design)
     counts = np.bincount(units.group)
     parts = [
-        f'<text x="{WIDE / 2}" y="{y}">{len(units.group):,} units (nodes that share leaves) in {units.groups:,} '
-        "groups (units that share spines)</text>"
+        f'<text x="{WIDE / 2}" y="{y}">{len(units.group):,} units (nodes that share leaves) '
+        f"in {units.groups:,} groups (units that share spines)</text>"
     ]
     shown = counts[:MANY].tolist()
     step = (WIDE - 40) / len(shown)
@@ -101,7 +103,7 @@ def _groups(design: Design, y: int) -> str:
         x = 20 + number * step
         parts.append(
             f'<rect x="{x:.0f}" y="{y + 14}" width="{step - 6:.0f}" height="36" rx="4" fill="#dfe8f7"/>'
-            f'<text class="c" x="{x + step / 2 - 3:.0f}" y="{y + 36}">{count}</text>'
+            f'<text class="m" x="{x + step / 2 - 3:.0f}" y="{y + 36}">{count}</text>'
         )
     if len(counts) > MANY:
         parts.append(

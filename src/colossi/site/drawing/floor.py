@@ -20,7 +20,8 @@ def floor_plan(design: Design, hall: int, names: list[str]) -> str:
     along = float(racks.y[mine].max(initial=0.0)) + DEPTH + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across:.2f} {along:.2f}" class="floor">',
-        f"<style>{STYLE}.floor rect{{stroke:#fff;stroke-width:.04}}.e{{fill:#eee}}.row{{font-size:.8px}}</style>",
+        f"<style>{STYLE}.floor rect{{stroke:#fff;stroke-width:.04}}.e{{fill:#eee}}.row{{font-size:.8px}}",
+        "</style>",
         f'<rect width="{across:.2f}" height="{along:.2f}" fill="#f6f7f9"/>',
         f"<title>Hall {escape(design.halls[hall])}: {len(mine)} racks</title>",
     ]
@@ -32,7 +33,8 @@ def floor_plan(design: Design, hall: int, names: list[str]) -> str:
         )
         parts.append(
             f'<rect id="r{rack}" class="{f"k{kind}" if kind >= 0 else "e"}" x="{racks.x[rack]:.2f}" '
-            f'y="{racks.y[rack]:.2f}" width="{width:.2f}" height="{DEPTH}"><title>{escape(says)}</title></rect>'
+            f'y="{racks.y[rack]:.2f}" width="{width:.2f}" height="{DEPTH}"><title>{escape(says)}</title>'
+            "</rect>"
         )
     rows, first = np.unique(racks.row[mine], return_index=True)
     for row, at in zip(rows.tolist(), first.tolist(), strict=True):

@@ -2,7 +2,7 @@
 One HTML page of a design that needs no server and no network: plans, racks, fabric, bill, and a search.
 
 Racks, devices and cables travel as columns of numbers, compressed (gzip, base64) inside the page; the browser
-unpacks them into typed arrays (DecompressionStream), and page.html's script makes names only of what is shown.
+unpacks them into typed arrays (DecompressionStream); page.html's script makes names only of what is shown.
 """
 
 import base64
@@ -13,11 +13,11 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from colossi.site.design import KINDS, MEDIA, NETWORKS, Design
+from colossi.site.design import KINDS, NETWORKS, Design
 from colossi.site.drawing.fabric import fabric_diagram
 from colossi.site.drawing.floor import floor_plan
 from colossi.site.drawing.paint import COLORS, STYLE, escape
-from colossi.site.naming import NIC, Names, first_ports, switches
+from colossi.site.naming import NIC, WORDS, Names, first_ports, media_of, switches
 
 COMPRESSION = 6  # level 9 takes four times as long for a twentieth less
 
@@ -31,7 +31,7 @@ def page(design: Design, names: Names) -> str:
     )
     parts = {
         "TITLE": escape(design.name),
-        "SUMMARY": escape(_summary(design)),
+        "SUMMARY": escape(summary(design)),
         "STYLE": STYLE,
         "HALLS": "".join(f"<button>{escape(name)}</button>" for name in design.halls),
         "PLANS": plans,
@@ -73,7 +73,7 @@ def packed(design: Design) -> tuple[dict[str, object], str]:
         "height": devices.height.astype(np.uint8),
         "kind": devices.kind.astype(np.uint8),
         "network": cables.network.astype(np.uint8),
-        "medium": cables.medium.astype(np.uint8),
+        "medium": media_of(design),
     }
     # Wide numbers first, so that each column begins where its type may.
     order = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)
@@ -81,7 +81,7 @@ def packed(design: Design) -> tuple[dict[str, object], str]:
         "columns": [[name, columns[name].dtype.name, len(columns[name])] for name in order],
         "kinds": KINDS,
         "networks": NETWORKS,
-        "media": MEDIA,
+        "media": WORDS,
         "words": [NIC[network] for network in NETWORKS],
         "colors": [COLORS[kind] for kind in KINDS],
         "first": first_ports(design).tolist(),
@@ -98,10 +98,11 @@ def _steps(column: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.diff(column, prepend=np.int32(0)).astype(np.int32)
 
 
-def _summary(design: Design) -> str:
+def summary(design: Design) -> str:
+    """A line: how much there is of everything."""
     return (
         f"{design.nodes:,} nodes of {design.node.name}, {design.nodes * design.node.gpus:,} GPUs, "
-        f"{len(design.racks):,} racks in {len(design.halls)} halls, {len(design.devices):,} devices, "
+        f"{len(design.racks):,} racks in {', '.join(design.halls)}, {len(design.devices):,} devices, "
         f"{len(design.cables):,} cables, {design.racks.watts.sum() / 1e6:,.2f} MW"
     )
 

@@ -11,12 +11,12 @@ __all__ = ["COLORS", "STYLE", "escape", "main_kinds"]
 # A colour for each kind of device: computing green, its fabric blue, storage orange, management grey.
 COLORS = {
     "node": "#7fb77e",
-    "leaf": "#5b8def",
-    "spine": "#3f6fd1",
-    "core": "#2a4fa3",
+    "leaf": "#a9c4f7",
+    "spine": "#86aaf0",
+    "core": "#6f95dd",
     "storage node": "#f2b263",
-    "storage leaf": "#e08e45",
-    "storage spine": "#c06c2b",
+    "storage leaf": "#eda35d",
+    "storage spine": "#dd8a4b",
     "management leaf": "#b9bec7",
     "management spine": "#979eaa",
     "management server": "#d3d6dc",

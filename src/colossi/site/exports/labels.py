@@ -1,7 +1,7 @@
 """
 Labels of cables for printing: a table of all, and sheets of stickers of one pod.
 
-A cable has two stickers, one for each end: the cable's own label in large letters, this end, then the far end.
+A cable has two stickers, one for each end: its own label in large letters, this end, then the far end.
 Sheets are A4 with three by seven stickers of 63.5 by 38.1 mm, which label makers sell under many names. All
 stickers of 100,000 GPUs would be 40,000 pages, so a sheet is for a pod, which is what is cabled in a day.
 """
@@ -13,19 +13,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from colossi.errors import BadInput
-from colossi.site.design import MEDIA, NETWORKS, Design
-from colossi.site.naming import Names
+from colossi.site.design import NETWORKS, Design
+from colossi.site.naming import WORDS, Names, media_of
 
 COLUMNS, ROWS = 3, 7
 WIDTH, HEIGHT, LEFT, TOP, GAP = 63.5, 38.1, 7.25, 15.15, 2.5  # [mm]
-HEADER = "label,network,medium,metres,a_device,a_port,a_hall,a_row,a_rack,a_unit,b_device,b_port,b_hall,b_row,b_rack,b_unit"
+END = ("device", "port", "hall", "row", "rack", "unit")
+HEADER = ("label", "network", "medium", "metres", *(f"{side}_{what}" for side in "ab" for what in END))
 
 
 def label_table(design: Design, names: Names) -> str:
     """CSV: a row for each cable, both ends with hall, row, rack and unit."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADER.split(","))
+    writer.writerow(HEADER)
     writer.writerows(_rows(design, names))
     return out.getvalue()
 
@@ -42,7 +43,7 @@ def _rows(design: Design, names: Names) -> Iterator[tuple[object, ...]]:
     columns = zip(
         names.cables,
         cables.network.tolist(),
-        cables.medium.tolist(),
+        media_of(design).tolist(),
         cables.metres.tolist(),
         cables.lower.tolist(),
         names.ports[0],
@@ -52,7 +53,7 @@ def _rows(design: Design, names: Names) -> Iterator[tuple[object, ...]]:
     )
     for label, network, medium, metres, a, a_port, b, b_port in columns:
         (device_a, *place_a), (device_b, *place_b) = ends[a], ends[b]
-        what = (label, NETWORKS[network], MEDIA[medium], f"{metres:g}")
+        what = (label, NETWORKS[network], WORDS[medium], f"{metres:g}")
         yield *what, device_a, a_port, *place_a, device_b, b_port, *place_b
 
 
@@ -66,11 +67,14 @@ def cables_of_pod(design: Design, pod: int) -> "np.ndarray[tuple[int], np.dtype[
 
 
 def label_sheets(design: Design, names: Names, pod: int) -> bytes:
-    """PDF of the stickers of a pod's cables, in the order of racks and units, so that they are peeled as met."""
+    """PDF of the stickers of a pod's cables, in the order of racks and units, as they are met."""
     from fpdf import FPDF  # the extra "site"
 
     rows = cables_of_pod(design, pod)
-    stickers = sorted(sticker for row in rows.tolist() for sticker in _stickers(design, names, row))
+    media = media_of(design)
+    stickers = sorted(
+        sticker for row in rows.tolist() for sticker in _stickers(design, names, row, WORDS[media[row]])
+    )
     pdf = FPDF(format="A4")
     pdf.set_auto_page_break(False)
     pdf.set_title(f"{design.name}, pod {pod}: {len(rows)} cables")
@@ -89,7 +93,7 @@ def label_sheets(design: Design, names: Names, pod: int) -> bytes:
 
 
 def _stickers(
-    design: Design, names: Names, row: int
+    design: Design, names: Names, row: int, medium: str
 ) -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, ...], str]]:
     """Of both ends: place to sort by, label, this end, far end, what the cable is."""
     cables = design.cables
@@ -100,6 +104,6 @@ def _stickers(
             (int(cables.upper[row]), names.ports[1]),
         )
     ]
-    what = f"{NETWORKS[cables.network[row]]}, {MEDIA[cables.medium[row]]}, {cables.metres[row]:g} m"
+    what = f"{NETWORKS[cables.network[row]]}, {medium}, {cables.metres[row]:g} m"
     for near, far in (ends, ends[::-1]):
         yield near[0], names.cables[row], near, (f"to {far[0]}", far[1]), what

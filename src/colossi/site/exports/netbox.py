@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import yaml
 
-from colossi.site.design import KINDS, MEDIA, NETWORKS, Design
-from colossi.site.naming import NIC, Names, first_ports, kinds_of, model_of, switches
+from colossi.site.design import KINDS, NETWORKS, Design
+from colossi.site.naming import NIC, WORDS, Names, first_ports, kinds_of, media_of, model_of, switches
 from colossi.spec.equipment import switch, switch_names
 
 MANUFACTURER = "As designed"  # the catalogue does not say who makes a thing
-CABLE_TYPES = {"DAC": "dac-passive", "AOC": "aoc", "fibre": "smf"}
+CABLE_TYPES = {"DAC": "dac-passive", "AOC": "aoc", "fibre": "smf", "Cat6": "cat6"}
 COLORS = ("3f51b5", "2196f3", "009688", "4caf50", "ffc107", "ff9800", "ff5722", "9c27b0")
 INFINIBAND = {200: "infiniband-hdr", 400: "infiniband-ndr", 800: "infiniband-xdr"}  # by Gb/s of a port
 ETHERNET = {
@@ -176,13 +176,13 @@ def _interfaces(design: Design, names: Names) -> Iterator[Row]:
 
 def _cables(design: Design, names: Names) -> Iterator[Row]:
     cables = design.cables
-    types = [CABLE_TYPES[medium] for medium in MEDIA]
+    types = [CABLE_TYPES[medium] for medium in WORDS]
     columns = zip(
         cables.lower.tolist(),
         names.ports[0],
         cables.upper.tolist(),
         names.ports[1],
-        cables.medium.tolist(),
+        media_of(design).tolist(),
         names.cables,
         cables.metres.tolist(),
         strict=True,

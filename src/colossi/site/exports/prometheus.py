@@ -57,8 +57,8 @@ def targets(design: Design, names: Names, kinds: list[str], suffix: str) -> str:
 
 def _configuration(design: Design) -> dict[str, object]:
     """Three jobs; a target's own name, without its port, is its `instance`."""
-    name = {"source_labels": ["__address__"], "regex": "([^:]+).*", "target_label": "instance"}
-    snmp = [
+    name: dict[str, object] = {"source_labels": ["__address__"], "regex": "([^:]+).*", "target_label": "instance"}
+    snmp: list[dict[str, object]] = [
         {"source_labels": ["__address__"], "target_label": "__param_target"},
         {"source_labels": ["__param_target"], "target_label": "instance"},
         {"target_label": "__address__", "replacement": SNMP_ADDRESS},
@@ -71,11 +71,11 @@ def _configuration(design: Design) -> dict[str, object]:
     return {
         "global": {"scrape_interval": "30s", "external_labels": {"cluster": design.name}},
         "scrape_configs": [
-            job("server", [dict(name)], {}),
-            job("gpu", [dict(name)], {}),
+            job("server", [{**name}], {}),
+            job("gpu", [{**name}], {}),
             job(
                 "switch",
-                [dict(rule) for rule in snmp],
+                [{**rule} for rule in snmp],
                 {"metrics_path": "/snmp", "params": {"module": ["if_mib"]}},
             ),
         ],

@@ -1,8 +1,8 @@
 """
 slurm.conf, gres.conf and topology.conf of a design.
 
-The tree plugin: its leaves are the units of the fabric, nodes that share the leaf switches of all rails; above
-them are the groups of units that share spines, and one core. The tree serves a Clos of any number of tiers;
+The tree plugin: its leaves are the units of the fabric, nodes that share the leaves of all rails; above them
+are the groups of units that share spines, and one core. The tree serves a Clos of any number of tiers;
 the block plugin wants blocks of equal size that a job should fill, which a Clos without a rack-wide NVLink
 domain has not. Slurm knows no rails: one name stands for all leaf switches of a unit.
 
