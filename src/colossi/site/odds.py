@@ -2,9 +2,9 @@
 When it will be done, by how much luck: the plan carried out again and again with durations that vary.
 
 Each sample draws durations, late deliveries and failed acceptances, and carries the plan out in its own order
-(the tasks by their planned start, each as early as it then fits), as a site manager would who keeps priorities.
-What drives the end is said twice: how often a kind of task is on the chain that sets it (Van Slyke, "Monte Carlo
-methods and the PERT problem", Operations Research 11 (1963)), and Spearman's rank correlation.
+(the tasks by their planned start, each as early as it then fits), as one who keeps to priorities would.
+What drives the end is said twice: how often a kind of task is on the chain that sets it (Van Slyke, "Monte
+Carlo methods and the PERT problem", Operations Research 11 (1963)), and by Spearman's rank correlation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
