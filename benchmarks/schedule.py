@@ -6,8 +6,8 @@ Gaps to the best known schedules of PSPLIB, in so many seconds an instance on on
 
 The instances are public data (Kolisch and Sprecher, "PSPLIB", EJOR 96 (1997)); FILE is PSPLIB's list of
 makespans (j30opt.sm, j60hrs.sm, j120hrs.sm: parameter, instance, makespan) or a table `name.sm,makespan`.
-`--sample 16` takes one in 16, by lot. Seconds of an instance are CPU time, as others may share the machine; CP-SAT
-has what is left of them by the clock on the wall, which is never more.
+`--sample 16` takes one in 16, by lot. Seconds of an instance are CPU time, as others may share the machine;
+CP-SAT has what is left of them by the clock on the wall, which is never more.
 """
 
 import argparse

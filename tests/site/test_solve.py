@@ -10,7 +10,7 @@ from colossi.site.bounds import lower_bound
 from colossi.site.contradictions import check_project
 from colossi.site.project import Project, Resource, Task
 from colossi.site.search import first_plan, genetic
-from colossi.site.solve import solve
+from colossi.site.solve import _Best, _prove, solve
 from colossi.site.timetable import earliest_starts, justify, latest_starts, makespan, timetable
 from tests.site.projects import complaints, shortest, small_projects
 
@@ -60,6 +60,26 @@ def test_what_is_tried_is_feasible_and_never_below_the_bound(project: Project) -
         if late is not None:
             assert complaints(project, named(project, late)) == []
             assert makespan(table, late) <= makespan(table, starts)
+
+
+@settings(deadline=None, max_examples=40)
+@given(small_projects(most=4))
+def test_the_integer_program_means_the_same(project: Project) -> None:
+    """CP-SAT alone, without a plan or a bound to start from: holds, gives and steps as the checker counts them."""
+    try:
+        check_project(project)
+    except BadInput:
+        assume(False)
+    best = _Best(timetable(project), lambda *news: None, 0.0, 0, lambda: 0.0)
+    try:
+        _prove(project, best, 5.0, 1, 0)
+    except BadInput:
+        assert shortest(project, HORIZON) is None
+        return
+    assert best.starts is not None
+    assert complaints(project, named(project, best.starts)) == []
+    expected = shortest(project, HORIZON)
+    assert best.length == expected if expected is not None else best.length > HORIZON
 
 
 def test_one_crew_takes_the_sum() -> None:
