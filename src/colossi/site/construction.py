@@ -2,7 +2,7 @@
 How a designed cluster is built: the places of the site, what is done in each, by whom, and after what.
 
 Kinds of tasks come as a table (spec/construction.py); here they meet the design's halls, pods and racks. What
-power there is when is in supply.py. Solves nothing.
+power there is when is in bridging.py. Solves nothing.
 """
 
 import math
@@ -14,11 +14,12 @@ import numpy as np
 
 from colossi.site.design import Design, Ints
 from colossi.site.project import Project, Resource, Task
-from colossi.site.supply import POWER, Supply
+from colossi.site.bridging import POWER, Supply
 from colossi.site.workdays import Workdays
 from colossi.spec.construction import ConstructionSpec, TaskKind
 
 MOST_TASKS = 10_000  # what is solved well in two minutes
+SHIFT = 8  # hours
 COMMON = 8  # racks of a lot that serves all pods
 LEVELS = ("site", "hall", "zone", "first pods", "pod", "rack")
 ENDS = ("launch", "hand-over")  # for what else is done
@@ -121,11 +122,12 @@ def construction(
             after = [(task, 0) for task in _after(kind, place, kinds, inside)]
             if kind.kind == "acceptance" and place.name in common:
                 after.append((f"firmware {common[place.name]}", 0))
+            crews = crews_of(kind, times, spec)
             task = Task(
                 f"{kind.kind} {place.name}",
-                hours_of(kind, times, calendar),
+                hours_of(kind, times, calendar, crews),
                 tuple(after),
-                uses={kind.trade: 1} if kind.trade else {},
+                uses={kind.trade: crews} if kind.trade else {},
                 group=place.within.get("pod", place.name),
                 kind=kind.kind,
             )
@@ -134,15 +136,23 @@ def construction(
             if kind.kind == "power-on":
                 task = replace(task, holds={POWER: int(kw[place.racks].sum())})
             tasks.append(task)
-    crews = [Resource(trade, ((0, number),)) for trade, number in spec.crews.model_dump().items()]
+    trades = [Resource(trade, ((0, number),)) for trade, number in spec.crews.model_dump().items()]
     return Project(
-        name or design.name, 1.0, (*supply.tasks, *tasks), (*crews, Resource(POWER, supply.steps))
+        name or design.name, 1.0, (*supply.tasks, *tasks), (*trades, Resource(POWER, supply.steps))
     )
 
 
-def hours_of(kind: TaskKind, times: float, calendar: Workdays, which: int = 1) -> int:
-    """Hours of work that a task takes: the low (0), likely (1) or high (2) ones, rounded up."""
-    hours = kind.hours[which] * times
+def crews_of(kind: TaskKind, times: float, spec: ConstructionSpec) -> int:
+    """One for each shift of work that there is to do, as far as they do not stand in each other's way."""
+    if not kind.trade:
+        return 0
+    there = getattr(spec.crews, kind.trade)
+    return min(kind.crews, there, max(math.ceil(kind.hours[1] * times / SHIFT), 1))
+
+
+def hours_of(kind: TaskKind, times: float, calendar: Workdays, crews: int) -> int:
+    """Hours of work that a task is likely to take, rounded up."""
+    hours = kind.hours[1] * times / max(crews, 1)
     return calendar.most_within(hours) if kind.clock == "calendar" else math.ceil(hours - 1e-9)
 
 

@@ -69,19 +69,23 @@ class Fabric:
         return Counts(*switches, *(_cables(tier, self.spec.ports_per_cable) for tier in links))
 
 
-def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
-    """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built."""
+def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = None) -> Fabric:
+    """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built.
+
+    Spines and cores have as many ports as leaves, or `spine_radix`.
+    """
+    wide = spine_radix or spec.radix
     down, up = split(spec.radix, spec.oversubscription, "oversubscription")
     _check_cages(spec, down)
     slots = nodes * rails + spec.managers
     units = -(-slots // (rails * down))
-    tiers = spec.tiers or (2 if units * rails <= spec.radix else 3)
+    tiers = spec.tiers or (2 if units * rails <= wide else 3)
     if tiers == 2:
-        spine_down, spine_up, pods = spec.radix, 0, 1
-        if units * rails > spec.radix:
-            raise _too_many(nodes, spec.radix // rails * down, spec, "tiers = 3, or a larger radix")
+        spine_down, spine_up, pods = wide, 0, 1
+        if units * rails > wide:
+            raise _too_many(nodes, wide // rails * down, spec, "tiers = 3, or a larger radix")
     else:
-        spine_down, spine_up = split(spec.radix, spec.spine_oversubscription, "spine_oversubscription")
+        spine_down, spine_up = split(wide, spec.spine_oversubscription, "spine_oversubscription")
         if rails > spine_down:
             enough = math.ceil(rails * (1 + 1 / spec.spine_oversubscription))
             raise BadInput(
@@ -89,8 +93,8 @@ def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
                 f"the nearest radix that can: {_nearest_radix(enough, spec.spine_oversubscription)}",
             )
         pods = -(-units // (spine_down // rails))
-        if pods > spec.radix:
-            raise _too_many(nodes, spec.radix * (spine_down // rails) * down, spec, "a larger radix")
+        if pods > wide:
+            raise _too_many(nodes, wide * (spine_down // rails) * down, spec, "a larger radix")
     pod_units = -(-units // pods)  # as equal as may be; the last pod may be smaller
     pod_leaves = pod_units * rails
     leaf_links = links_per_pair(up, pod_leaves, spine_down)
@@ -102,7 +106,7 @@ def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
     spine_core = np.empty((0, 4), np.int32)
     plane_cores = 0
     if tiers == 3:
-        core_links = links_per_pair(spine_up, pods, spec.radix)
+        core_links = links_per_pair(spine_up, pods, wide)
         plane_cores = pod_spines * (spine_up // core_links)
         spine_core = _spines_to_cores(pods, pod_spines, spine_down, spine_up, core_links)
     return Fabric(

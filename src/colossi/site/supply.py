@@ -1,84 +1,109 @@
 """
-The power that a site has on each day: its feeds, and offers that are taken for the time until these suffice.
+Power from the feeds to the racks, and heat from the racks to the plant.
 
-Turbines on a grid of their own take or drop only a share `step` of their rating at once, and the load of a
-training run swings by a share `swing` of itself. So R watts of turbines with B watts of batteries carry
-min(R, (step * R + B) / swing): without batteries two thirds of their rating, at the spec's defaults.
+A rack takes its power in equal halves from its two feeds while both are there, and all of it from either when
+the other is lost; with one feed, all from that. The plant's own power is a share of the racks' and hangs on
+the same feeds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from colossi.site.design import Feed
-from colossi.site.project import Task
-from colossi.site.workdays import Workdays
-from colossi.spec.construction import ConstructionSpec, Offer
+import numpy as np
 
-POWER = "power"  # the resource [kW]
+from colossi.errors import BadInput
+from colossi.site.design import Design, Floats, Ints
+from colossi.spec.site import SiteSpec
+
+MEGA = 1e6
 
 
 @dataclass(frozen=True)
 class Supply:
-    """`steps` is what the feeds give [kW] from an hour on; `tasks` bring the offers that are taken."""
+    """Of each feed [feeds]: its load when all are there, and the most when another one is lost [W]."""
 
-    offers: tuple[str, ...]
-    steps: tuple[tuple[int, int], ...]
-    tasks: tuple[Task, ...]
-
-    @property
-    def kilowatts(self) -> int:
-        """In the end."""
-        return self.steps[-1][1] + sum(task.gives.get(POWER, 0) for task in self.tasks)
-
-    @property
-    def profile(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-        """What matters to a schedule: two supplies that share it are alike."""
-        given = [(task.duration, task.gives[POWER]) for task in self.tasks if task.gives.get(POWER)]
-        return self.steps, tuple(given)
+    normal: Floats
+    worst: Floats
 
 
-def supply(feeds: Sequence[Feed], spec: ConstructionSpec, taken: tuple[str, ...], calendar: Workdays) -> Supply:
-    """The feeds and the offers that are taken, in the order in which these come."""
-    arrivals = sorted((calendar.hour_at(feed.day), feed.watts) for feed in feeds)
-    steps, watts = {0: 0}, 0.0
-    for hour, more in arrivals:
-        watts += more
-        steps[hour] = int(watts / 1e3)
-    offers = sorted(((lead_hours(spec, name, calendar), name) for name in taken))
-    tasks: list[Task] = []
-    come: list[Offer] = []
-    before = ""
-    energising = spec.kinds["energising"]
-    for lead, name in offers:
-        had = carried(come, spec)
-        come.append(spec.offers[name])
-        brings = int((carried(come, spec) - had) / 1e3)
-        tasks.append(Task(f"waiting for {name}", lead, group=name, kind="power"))
-        work = round(energising.hours[1])
-        after = [(f"waiting for {name}", 0), *([(f"energising {before}", 0)] if before else [])]
-        tasks.append(
-            Task(
-                f"energising {name}",
-                work,
-                tuple(after),
-                uses={energising.trade: 1},
-                gives={POWER: brings} if brings else {},
-                group=name,
-                kind="power",
-            )
+def feed_racks(watts: Floats, site: SiteSpec) -> tuple[Ints, Ints]:
+    """The feeds of each rack. BadInput, by how many MW, where they do not carry it all."""
+    needed = watts * (1 + site.cooling.overhead)
+    rating = np.array([feed.megawatts * MEGA for feed in site.feeds])
+    usable = carried(rating, site.redundancy)
+    lacking = needed.sum() - usable
+    if lacking > 0:
+        raise BadInput(
+            f"site.feeds carry {usable / MEGA:,.1f} MW with redundancy {site.redundancy!r}, and the cluster takes "
+            f"{needed.sum() / MEGA:,.1f}: {lacking / MEGA:,.1f} MW too few",
+            "more or larger feeds, another redundancy, or fewer nodes",
         )
-        before = name
-    return Supply(taken, tuple(sorted(steps.items())), tuple(tasks))
+    return _alone(needed, rating) if site.redundancy == "N" else _pairs(needed, rating, site.redundancy)
 
 
-def lead_hours(spec: ConstructionSpec, name: str, calendar: Workdays) -> int:
-    """Hours of work until an offer is on the site; a grid connection without a date waits for a transformer."""
-    lead = spec.offers[name].lead_days
-    return calendar.most_within(24 * lead if lead is not None else spec.kinds["transformer"].hours[1])
+def carried(rating: Floats, redundancy: str) -> float:
+    """What the feeds can carry at most and keep the promise [W]."""
+    if redundancy == "N":
+        return float(rating.sum())
+    if redundancy == "2N":
+        return float(np.minimum(rating[0::2], rating[1::2]).sum())
+    return float(rating.sum() - rating.max())
 
 
-def carried(offers: Sequence[Offer], spec: ConstructionSpec) -> float:
-    """Watts that a training load may take of turbines, batteries and grid connections together."""
-    of = {kind: sum(o.watts for o in offers if o.kind == kind) for kind in ("turbines", "batteries", "grid")}
-    turbines = min(of["turbines"], (spec.step * of["turbines"] + of["batteries"]) / spec.swing)
-    return turbines + of["grid"]
+def _alone(needed: Floats, rating: Floats) -> tuple[Ints, Ints]:
+    """In order: the first feed until it is full, then the next."""
+    feed = np.empty(len(needed), np.int32)
+    left = rating.copy()
+    for rack, load in enumerate(needed.tolist()):
+        fits = np.flatnonzero(left >= load)
+        if not len(fits):
+            raise _divided(load)
+        feed[rack] = fits[0]
+        left[fits[0]] -= load
+    return feed, feed.copy()
+
+
+def _pairs(needed: Floats, rating: Floats, redundancy: str) -> tuple[Ints, Ints]:
+    """Each rack on the pair of feeds that is least loaded after the worst loss that concerns it."""
+    feeds = len(rating)
+    if redundancy == "2N":
+        pairs = [(first, first + 1) for first in range(0, feeds, 2)]
+    else:
+        pairs = [(a, b) for a in range(feeds) for b in range(a + 1, feeds)]
+    half = np.zeros((feeds, feeds))  # on both a and b: the half that moves when one of them is lost
+    a, b = np.array(pairs).T
+    chosen = np.empty((len(needed), 2), np.int32)
+    others = ~np.eye(feeds, dtype=bool)
+    for rack, load in enumerate(needed.tolist()):
+        normal = half.sum(axis=1)
+        after = normal[:, None] + half  # [feed, lost]
+        # With the rack, in the worst case: a carries its whole when b is lost, half when another is.
+        full_a, full_b = (after[a, b] + load) / rating[a], (after[b, a] + load) / rating[b]
+        most = np.where(others, after, 0).max(axis=1) + load / 2
+        score = np.maximum.reduce([full_a, full_b, most[a] / rating[a], most[b] / rating[b]])
+        best = int(score.argmin())
+        if score[best] > 1:
+            raise _divided(load)
+        chosen[rack] = pairs[best]
+        half[a[best], b[best]] += load / 2
+        half[b[best], a[best]] += load / 2
+    return chosen[:, 0].copy(), chosen[:, 1].copy()
+
+
+def _divided(load: float) -> BadInput:
+    return BadInput(
+        f"site.feeds: no feed has {load / 1e3:,.0f} kW left for one more rack, though all together would",
+        "feeds of equal size, or a little more power",
+    )
+
+
+def supply_of(design: Design, overhead: float) -> Supply:
+    """What the feeds of a design carry."""
+    racks, feeds = design.racks, len(design.feeds)
+    load = racks.watts * (1 + overhead)
+    half = np.zeros((feeds, feeds))
+    np.add.at(half, (racks.feed_a, racks.feed_b), load / 2)
+    alone = np.diag(half) * 2
+    np.fill_diagonal(half, 0.0)
+    half = half + half.T
+    normal = half.sum(axis=1) + alone
+    return Supply(normal, normal + half.max(axis=1))

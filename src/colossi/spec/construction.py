@@ -29,6 +29,7 @@ class TaskKind(Table):
     clock: Literal["work", "calendar"] = "work"
     times: Literal["", "rack", "cable"] = ""  # `hours` are of one of these
     hours: Hours
+    crews: int = 1  # at most so many in one place, if they have more than a shift of work there
     after: tuple[str, ...] = ()
     source: str
 

@@ -23,6 +23,16 @@ from colossi.spec.model import DERIVED, ModelSpec
 from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
+from colossi.spec.site import (
+    CoolingSpec,
+    FeedSpec,
+    FloorSpec,
+    HallSpec,
+    ManagementSpec,
+    RackSpec,
+    SiteSpec,
+    StorageSpec,
+)
 from colossi.spec.spec import Spec
 from colossi.spec.training import TrainingSpec
 from colossi.spec.words import as_toml, wanted
@@ -71,6 +81,14 @@ TABLES: dict[str, type[BaseModel]] = {
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
     "[power]": PowerSpec,
+    "[site]": SiteSpec,
+    "[[site.halls]]": HallSpec,
+    "[[site.feeds]]": FeedSpec,
+    "[site.cooling]": CoolingSpec,
+    "[site.rack]": RackSpec,
+    "[site.floor]": FloorSpec,
+    "[site.storage]": StorageSpec,
+    "[site.management]": ManagementSpec,
     "[construction]": ConstructionSpec,
     "[construction.deliveries]": Deliveries,
     "[construction.crews]": Crews,
@@ -98,6 +116,15 @@ EXAMPLES = {
     "[prices]": "[prices]\ngpu_hour = 2.5",
     "[fabric]": "[fabric]\nradix = 128\ngigabits = 400.0",
     "[power]": "[power]\nramp = 10.0\nbattery_mw = 150.0\nbattery_mwh = 300.0",
+    "[site]": '[site]\nredundancy = "2N"\nracks_per_pod = 8',
+    "[[site.halls]]": '[[site.halls]]\nname = "h1"\nlength = 60.0\nwidth = 40.0',
+    "[[site.feeds]]": '[[site.feeds]]\nname = "a"\nmegawatts = 20.0\n\n'
+    '[[site.feeds]]\nname = "b"\nmegawatts = 20.0\nday = 90.0',
+    "[site.cooling]": "[site.cooling]\nliquid_mw = 12.0\nair_mw = 5.0",
+    "[site.rack]": "[site.rack]\nnodes = 4\nkilowatts = 45.0",
+    "[site.floor]": "[site.floor]\ncold_aisle = 1.8\nhot_aisle = 1.2",
+    "[site.storage]": "[site.storage]\nservers = 8",
+    "[site.management]": "[site.management]\nservers = 3",
     "[construction]": "[construction]\nstart = 2024-05-03\ntarget = 2024-10-01\nhours_a_day = 10\ndays_a_week = 6",
     "[construction.deliveries]": "[construction.deliveries]\nfirst_day = 60.0\nracks_a_week = 180.0",
     "[construction.crews]": "[construction.crews]\nelectricians = 8\ncablers = 16",
