@@ -1,6 +1,7 @@
 """What a design costs to buy: its devices, racks and cables at the catalogue's prices."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from colossi.site.design import KINDS, MEDIA, NETWORKS, Cables, Devices, Line, Racks
 from colossi.spec.equipment import Switch, cable, equipment
@@ -20,7 +21,7 @@ def bill_of(
     devices: Devices,
     racks: Racks,
     cables: Cables,
-    slow: np.ndarray,
+    slow: NDArray[np.bool_],
     lanes: int,
 ) -> tuple[Line, ...]:
     """A line for each kind of device, and for each network, medium and length of cables.
@@ -43,7 +44,7 @@ def bill_of(
     return (*lines, *_of_cables(cables, slow, lanes))
 
 
-def _of_cables(cables: Cables, slow: np.ndarray, lanes: int) -> list[Line]:
+def _of_cables(cables: Cables, slow: NDArray[np.bool_], lanes: int) -> list[Line]:
     twisted = slow & (cables.medium == MEDIA.index("DAC"))
     key = np.stack(
         [cables.network, np.where(twisted, len(MEDIA), cables.medium), np.round(cables.metres * 2)]

@@ -50,7 +50,8 @@ def lay(
         at = np.searchsorted(lengths, ways[mine] - 1e-6)
         if len(at) and int(at.max()) == len(lengths):
             raise BadInput(
-                f"site: a cable of {float(ways.max()):,.0f} m is needed, and none is sold above {lengths[-1]:,.0f} m",
+                f"site: a cable of {float(ways.max()):,.0f} m is needed, and none is sold above "
+                f"{lengths[-1]:,.0f} m",
                 "halls that are smaller or nearer",
             )
         metres[mine] = lengths[at]

@@ -69,10 +69,11 @@ class Fabric:
         return Counts(*switches, *(_cables(tier, self.spec.ports_per_cable) for tier in links))
 
 
-def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = None) -> Fabric:
+def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = None, spines: int = 1) -> Fabric:
     """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built.
 
-    Spines and cores have as many ports as leaves, or `spine_radix`.
+    Spines and cores have as many ports as leaves, or `spine_radix`. At least `spines` are above each leaf,
+    if it has the ports.
     """
     wide = spine_radix or spec.radix
     down, up = split(spec.radix, spec.oversubscription, "oversubscription")
@@ -97,7 +98,7 @@ def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = Non
             raise _too_many(nodes, wide * (spine_down // rails) * down, spec, "a larger radix")
     pod_units = -(-units // pods)  # as equal as may be; the last pod may be smaller
     pod_leaves = pod_units * rails
-    leaf_links = links_per_pair(up, pod_leaves, spine_down)
+    leaf_links = links_per_pair(up, pod_leaves, spine_down, spines)
     pod_spines = up // leaf_links
 
     node_leaf = _nodes_to_leaves(nodes, rails, spec, down)
@@ -134,9 +135,13 @@ def split(radix: int, ratio: float, key: str) -> tuple[int, int]:
     )
 
 
-def links_per_pair(uplinks: int, lower: int, ports: int) -> int:
-    """Cables from each of `lower` switches to each upper one of `ports`: the most that divides evenly."""
-    return max(m for m in range(1, uplinks + 1) if uplinks % m == 0 and (m == 1 or m * lower <= ports))
+def links_per_pair(uplinks: int, lower: int, ports: int, least: int = 1) -> int:
+    """Cables from each of `lower` switches to each upper one of `ports`: the most that divides evenly.
+
+    There are `least` upper ones at least, where a lower one has as many uplinks.
+    """
+    even = (m for m in range(1, uplinks + 1) if uplinks % m == 0)
+    return max(m for m in even if m == 1 or (m * lower <= ports and uplinks // m >= least))
 
 
 def _check_cages(spec: FabricSpec, down: int) -> None:

@@ -84,21 +84,24 @@ def share(pods: int, room: list[int]) -> list[int]:
     return given
 
 
-def place_pods(
-    given: list[int], grids: list[Grid], service_rows: list[int], block: int
-) -> tuple[Ints, Ints, Ints]:
+def service_rows(racks: list[int], grids: list[Grid]) -> list[int]:
+    """Rows of each hall that so many of the network's own racks take."""
+    return [-(-count // max(1, of.places)) for count, of in zip(racks, grids, strict=True)]
+
+
+def place_pods(given: list[int], grids: list[Grid], service: list[int]) -> tuple[Ints, Ints, Ints]:
     """Hall, row and place [pods, block] of the racks of each pod."""
     halls, rows, places = [], [], []
-    slot = np.arange(block)[None, :]
-    for hall, (count, of, service) in enumerate(zip(given, grids, service_rows, strict=True)):
-        pod = np.arange(count)[:, None]
-        at = pod % of.pods_per_row * block + slot if count else pod + slot
-        row = pod // max(1, of.pods_per_row) * of.rows_per_pod + at // max(1, of.places)
-        row = np.where(row >= first_service_row(count, of), row + service, row)
-        halls.append(np.full((count, block), hall))
-        rows.append(row)
-        places.append(at % max(1, of.places))
-    return tuple(np.concatenate(each).astype(np.int32) for each in (halls, rows, places))  # type: ignore[return-value]
+    for hall, (count, of, used) in enumerate(zip(given, grids, service, strict=True)):
+        if not count:
+            continue
+        pod, slot = np.arange(count)[:, None], np.arange(of.block)[None, :]
+        at = pod % of.pods_per_row * of.block + slot
+        row = pod // of.pods_per_row * of.rows_per_pod + at // of.places
+        halls.append(np.full((count, of.block), hall))
+        rows.append(np.where(row >= first_service_row(count, of), row + used, row))
+        places.append(at % of.places)
+    return np.concatenate(halls), np.concatenate(rows), np.concatenate(places)
 
 
 def first_service_row(pods: int, of: Grid) -> int:
@@ -107,24 +110,27 @@ def first_service_row(pods: int, of: Grid) -> int:
     return bands // 2 * of.rows_per_pod
 
 
+def positions(hall: Ints, row: Ints, place: Ints, site: SiteSpec) -> Places:
+    """Racks in these places, with where that is."""
+    fronts = np.array([row_y(each, site) for each in range(int(row.max()) + 1)])
+    x: Floats = np.asarray(site.floor.margin + place * site.rack.width, np.float64)
+    return Places(hall, row, place, x, fronts[row])
+
+
 def check_room(pods: int, service: list[int], grids: list[Grid], site: SiteSpec) -> None:
-    """BadInput if the pods do not fit beside the network's racks: by how many racks and square metres."""
-    block = grids[0].block
-    room = 0
-    for of, racks in zip(grids, service, strict=True):
-        rows = -(-racks // max(1, of.places))
-        room += of.pods(rows) if rows <= of.rows and of.places else 0
+    """BadInput if the pods do not fit beside the network's rows: by how many racks and square metres."""
+    block, places = grids[0].block, [of.places for of in grids]
+    room = sum(of.pods(rows) for of, rows in zip(grids, service, strict=True))
     if room >= pods:
         return
-    area = sum(hall.length * hall.width for hall in site.halls)
-    held = sum(of.rows * of.places for of in grids)
     lacking = (pods - room) * block
     pitch = site.rack.depth + (site.floor.cold_aisle + site.floor.hot_aisle) / 2
-    each = max(area / held, site.rack.width * pitch) if held else site.rack.width * pitch
     raise BadInput(
-        f"site: {pods} pods of {block} racks need {pods * block + sum(service):,} places with the network's, and "
-        f"the halls hold {room} pods: {lacking:,} racks too few, about {lacking * each:,.0f} m2",
-        "larger halls, another hall, more nodes in a rack, or fewer nodes",
+        f"site.halls hold {room:,} of {pods:,} pods of {block} racks beside the network's: "
+        f"{lacking:,} racks, or about {lacking * site.rack.width * pitch:,.0f} m2, too few",
+        "larger halls, another hall, more nodes in a rack, or fewer nodes"
+        if max(places)
+        else "a hall that is longer than its margins",
     )
 
 

@@ -5,7 +5,7 @@ Compute is the rail-optimised Clos; storage and management are Clos networks of 
 are numbered kind by kind in the order of KINDS. Not here: where anything stands.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from colossi.spec.site import SiteSpec
 
 NODES_PER_STORAGE_SERVER = 16  # assumption
 NODES_PER_MANAGEMENT_SERVER = 256  # assumption
+SPINES = 2  # at least, over each leaf: the loss of one spine cuts no leaf off
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,27 @@ class Switches:
 
 @dataclass(frozen=True)
 class Networks:
-    """Devices of each kind, their pods, and links between devices.
+    """Devices of each kind, their pods, and the cables between them.
 
-    `pods` is the pod [1 for each device] that a device belongs to; -1: none, it serves all. `links` has for
-    each network rows of lower device, lower port, upper device, upper port.
+    `pods` is the pod [devices] that a device belongs to; -1: none, it serves all. `near` is the pod in whose
+    hall a device stands; -1: such devices are spread over the halls. `links` has a table for each network.
     """
 
     compute: Fabric
     counts: dict[str, int]
     pods: Ints
-    near: Ints  # the pod in whose hall it stands; -1: spread over the halls
+    near: Ints
     links: tuple[Links, Links, Links]
 
     def first(self, kind: str) -> int:
         """The number of the first device of a kind among all devices."""
-        return sum(self.counts.get(each, 0) for each in KINDS[: KINDS.index(kind)])
+        return first_of(self.counts)[kind]
+
+
+def first_of(counts: dict[str, int]) -> dict[str, int]:
+    """The number of the first device of each kind, where devices are numbered kind by kind."""
+    begins = np.cumsum([0, *(counts[kind] for kind in KINDS)])
+    return dict(zip(KINDS, begins.tolist(), strict=False))
 
 
 def choose_switches(server: Node, site: SiteSpec, fabric: FabricSpec | None) -> Switches:
@@ -86,183 +93,154 @@ def _fitting(server: Node, fabric: FabricSpec | None) -> Switch:
 
 def connect(
     server: Node,
-    nodes: int,
     node_pods: Ints,
-    racks: Ints,
+    cdu_pods: Ints,
     site: SiteSpec,
     fabric: FabricSpec | None,
     switches: Switches,
 ) -> Networks:
-    """All devices and links. `node_pods` is of each node, `racks` the pod of each rack of nodes.
+    """All devices and cables of nodes and CDUs that belong to these pods.
 
     BadInput as `clos` raises it, where a network cannot be built.
     """
+    nodes = len(node_pods)
     said = fabric or FabricSpec(radix=switches.compute.ports, gigabits=switches.compute.gigabits)
-    compute = clos(nodes, server.nics, said)
+    storage_said = FabricSpec(radix=switches.storage.ports, oversubscription=site.storage.oversubscription)
     servers = site.storage.servers or -(-nodes // NODES_PER_STORAGE_SERVER)
-    storage = clos(
-        nodes + servers,
-        1,
-        FabricSpec(radix=switches.storage.ports, oversubscription=site.storage.oversubscription),
-    )
-    cdus = len(racks) if server.liquid else 0
     helpers = site.management.servers or max(3, -(-nodes // NODES_PER_MANAGEMENT_SERVER))
+    whole = clos(nodes, server.nics, said, spines=SPINES)
+    compute = _tiers(whole, node_pods)
+    storage = _tiers(clos(nodes + servers, 1, storage_said, spines=SPINES), node_pods)
 
-    # Switches without a cable are not built; those that are count on from 0.
-    tiers = [_numbered(each) for each in (compute, storage)]
-    pods_of = [_pods(links, node_pods) for links in tiers]
-    counts = {
-        "node": nodes,
-        "leaf": len(pods_of[0][0]),
-        "spine": len(pods_of[0][1]),
-        "core": len(pods_of[0][2]),
-        "storage node": servers,
-        "storage leaf": len(pods_of[1][0]),
-        "storage spine": len(pods_of[1][1]) + len(pods_of[1][2]),
-        "management server": helpers,
-        "cdu": cdus,
-        "manager": said.managers,
-    }
-    none = np.full
     pods = {
         "node": node_pods,
-        "leaf": pods_of[0][0],
-        "spine": none(counts["spine"], -1),
-        "core": none(counts["core"], -1),
-        "storage node": none(servers, -1),
-        "storage leaf": pods_of[1][0],
-        "storage spine": none(counts["storage spine"], -1),
-        "management server": none(helpers, -1),
-        "cdu": racks[:cdus],
-        "manager": none(said.managers, -1),
+        "leaf": compute.leaf_pods,
+        "spine": _all(len(compute.spine_pods)),
+        "core": _all(compute.cores),
+        "storage node": _all(servers),
+        "storage leaf": storage.leaf_pods,
+        "storage spine": _all(len(storage.spine_pods) + storage.cores),
+        "management server": _all(helpers),
+        "cdu": cdu_pods,
+        "manager": _all(said.managers),
     }
-    ends = np.concatenate([pods[kind] for kind in pods])
+    # Every one of these has a controller with a port of its own, after its other ports.
+    ports = {
+        "node": server.nics * said.planes + 1,
+        **dict.fromkeys(("leaf", "spine", "core"), switches.compute.ports),
+        "storage node": 1,
+        **dict.fromkeys(("storage leaf", "storage spine"), switches.storage.ports),
+        "management server": 0,
+        "cdu": 0,
+        "manager": 1,
+    }
     # Neighbours share a management leaf: pod by pod, and what serves all at the end.
+    ends = np.concatenate(list(pods.values()))
     order = np.argsort(np.where(ends < 0, np.iinfo(np.int32).max, ends), kind="stable")
+    manage = _tiers(_management(len(ends), site, switches), ends[order])
+    pods |= {
+        "management leaf": manage.leaf_pods,
+        "management spine": _all(len(manage.spine_pods) + manage.cores),
+    }
+    near = pods | {
+        "spine": compute.spine_pods,
+        "storage spine": np.append(storage.spine_pods, _all(storage.cores)),
+        "management spine": np.append(manage.spine_pods, _all(manage.cores)),
+    }
+
+    counts = {kind: len(pods[kind]) for kind in KINDS}
+    first = first_of(counts)
+    device = np.concatenate([first[kind] + np.arange(counts[kind]) for kind in ports])
+    port = np.concatenate([np.full(counts[kind], number) for kind, number in ports.items()])
+    node, storage_node = (first[kind] + np.arange(counts[kind]) for kind in ("node", "storage node"))
+    links = (
+        compute.joined(np.append(node, first["manager"] + np.arange(said.managers)), None, first, ""),
+        storage.joined(
+            np.append(node, storage_node),
+            np.append(np.full(nodes, server.nics * said.planes), np.zeros(servers, int)),
+            first,
+            "storage ",
+        ),
+        manage.joined(device[order], port[order], first, "management "),
+    )
+    columns = [np.concatenate([each[kind] for kind in KINDS]).astype(np.int32) for each in (pods, near)]
+    return Networks(whole, counts, columns[0], columns[1], links)
+
+
+def _all(count: int) -> Ints:
+    """The pod of so many devices that serve all."""
+    return np.full(count, -1, np.int32)
+
+
+def _management(ends: int, site: SiteSpec, switches: Switches) -> Fabric:
     uplinks, ports = site.management.uplinks, switches.management_leaf.ports
     if uplinks >= ports:
         raise BadInput(
-            f"site.management.uplinks = {uplinks} leaves no port of {ports} for a node",
+            f"site.management.uplinks = {uplinks} leaves none of {ports} ports for a node",
             f"give at most {ports - 1}",
         )
-    manage = clos(
-        len(ends),
-        1,
-        FabricSpec(radix=ports, oversubscription=(ports - uplinks) / uplinks),
-        switches.management_spine.ports,
-    )
-    of_manage = _numbered(manage)
-    pods_of_manage = _pods(of_manage, ends[order])
-    counts |= {
-        "management leaf": len(pods_of_manage[0]),
-        "management spine": len(pods_of_manage[1]) + len(pods_of_manage[2]),
-    }
-    pods |= {
-        "management leaf": pods_of_manage[0],
-        "management spine": none(counts["management spine"], -1),
-    }
-    counts = {kind: counts[kind] for kind in KINDS}
-    near = pods | {
-        "spine": pods_of[0][1],
-        "storage spine": np.concatenate(pods_of[1][1:]),
-        "management spine": np.concatenate(pods_of_manage[1:]),
-    }
-    columns = [np.concatenate([each[k] for k in KINDS]).astype(np.int32) for each in (pods, near)]
-    found = Networks(compute, counts, *columns, ())  # type: ignore[arg-type]
-    first = {kind: found.first(kind) for kind in KINDS}
-
-    own = np.concatenate(
-        [
-            first[kind] + np.arange(len(pods[kind]))
-            for kind in pods
-            if "management l" not in kind and "management sp" not in kind
-        ]
-    )
-    port = np.concatenate(
-        [
-            np.full(counts[kind], number)
-            for kind, number in {
-                "node": server.nics * said.planes + 1,
-                "leaf": switches.compute.ports,
-                "spine": switches.compute.ports,
-                "core": switches.compute.ports,
-                "storage node": 1,
-                "storage leaf": switches.storage.ports,
-                "storage spine": switches.storage.ports,
-                "management server": 0,
-                "cdu": 0,
-                "manager": 1,
-            }.items()
-        ]
-    )
-    links = (
-        _joined(
-            tiers[0], _ends(nodes, first["node"], said.managers, first["manager"]), None, first, "", nodes
-        ),
-        _joined(
-            tiers[1],
-            _ends(nodes, first["node"], servers, first["storage node"]),
-            np.concatenate([np.full(nodes, server.nics * said.planes), np.zeros(servers, int)]),
-            first,
-            "storage ",
-            nodes,
-        ),
-        _joined(of_manage, own[order], port[order], first, "management ", nodes),
-    )
-    return replace(found, links=links)
+    said = FabricSpec(radix=ports, oversubscription=(ports - uplinks) / uplinks)
+    return clos(ends, 1, said, switches.management_spine.ports, SPINES)
 
 
-def _ends(nodes: int, first: int, others: int, first_other: int) -> NDArray[np.int_]:
-    return np.concatenate([first + np.arange(nodes), first_other + np.arange(others)])
+@dataclass(frozen=True)
+class _Tiers:
+    """A network whose switches are counted from 0 in each tier, without those that have no cable."""
+
+    node_leaf: Links
+    leaf_spine: Links
+    spine_core: Links
+    leaf_pods: Ints  # of the first end below
+    spine_pods: Ints
+    cores: int
+
+    def joined(
+        self, ends: NDArray[np.int_], port: NDArray[np.int_] | None, first: dict[str, int], prefix: str
+    ) -> Links:
+        """All links, between devices: `ends` and their `port` in place of numbers of ends.
+
+        Cores follow the spines of a network that has no kind for them.
+        """
+        leaf, spine = first[f"{prefix}leaf"], first[f"{prefix}spine"]
+        core = spine + len(self.spine_pods) if prefix else first["core"]
+        node_leaf = self.node_leaf.astype(np.int64)
+        if port is not None:
+            node_leaf[:, 1] = port[node_leaf[:, 0]]
+        node_leaf[:, 0] = ends[node_leaf[:, 0]]
+        node_leaf[:, 2] += leaf
+        above = (
+            self.leaf_spine + np.array([leaf, 0, spine, 0]),
+            self.spine_core + np.array([spine, 0, core, 0]),
+        )
+        return np.concatenate([node_leaf, *above]).astype(np.int32)
 
 
-def _numbered(fabric: Fabric) -> tuple[Links, Links, Links]:
-    """Its links, with switches counted from 0 in each tier without those that have no cable."""
+def _tiers(fabric: Fabric, end_pods: Ints) -> _Tiers:
+    """A fabric's tiers. A network of one leaf (on each plane) has nothing above it."""
     node_leaf, leaf_spine, spine_core = (
-        fabric.node_leaf.copy(),
-        fabric.leaf_spine.copy(),
-        fabric.spine_core.copy(),
+        each.copy() for each in (fabric.node_leaf, fabric.leaf_spine, fabric.spine_core)
     )
+    if len(np.unique(node_leaf[:, 2])) == fabric.spec.planes:
+        leaf_spine, spine_core = leaf_spine[:0], spine_core[:0]
     for below, above in ((node_leaf, leaf_spine), (leaf_spine, spine_core)):
-        used = np.unique(np.concatenate([below[:, 2], above[:, 0]]))
+        used = np.unique(np.append(below[:, 2], above[:, 0]))
         below[:, 2] = np.searchsorted(used, below[:, 2])
         above[:, 0] = np.searchsorted(used, above[:, 0])
     spine_core[:, 2] = np.unique(spine_core[:, 2], return_inverse=True)[1].reshape(-1)
-    return node_leaf, leaf_spine, spine_core
-
-
-def _pods(tiers: tuple[Links, Links, Links], end_pods: Ints) -> list[Ints]:
-    """Of the switches of each tier: the pod of the first end below it; -1 for cores, which are below all."""
-    node_leaf, leaf_spine, spine_core = tiers
-    of_leaves = np.append(end_pods, -1)[np.minimum(_lowest(node_leaf), len(end_pods))]
-    of_spines = of_leaves[_lowest(leaf_spine)]
-    cores = int(spine_core[:, 2].max()) + 1 if len(spine_core) else 0
-    return [of_leaves.astype(np.int32), of_spines.astype(np.int32), np.full(cores, -1, np.int32)]
+    # Ends beyond `end_pods` (managers, servers of storage) belong to no pod.
+    leaf_pods = np.append(end_pods, -1)[np.minimum(_lowest(node_leaf), len(end_pods))]
+    return _Tiers(
+        node_leaf,
+        leaf_spine,
+        spine_core,
+        leaf_pods.astype(np.int32),
+        leaf_pods[_lowest(leaf_spine)].astype(np.int32),
+        len(_lowest(spine_core)),
+    )
 
 
 def _lowest(links: Links) -> NDArray[np.int_]:
     """For each upper device, the lowest number below it."""
-    found = np.full(int(links[:, 2].max()) + 1, np.iinfo(np.int32).max)
+    found = np.full(int(links[:, 2].max(initial=-1)) + 1, np.iinfo(np.int32).max, np.int64)
     np.minimum.at(found, links[:, 2], links[:, 0])
     return found
-
-
-def _joined(
-    tiers: tuple[Links, Links, Links],
-    ends: NDArray[np.int_],
-    port: NDArray[np.int_] | None,
-    first: dict[str, int],
-    prefix: str,
-    nodes: int,
-) -> Links:
-    """The tiers' links with devices of the cluster in place of numbers in a tier."""
-    node_leaf, leaf_spine, spine_core = (links.astype(np.int64) for links in tiers)
-    spines = int(leaf_spine[:, 2].max()) + 1
-    core = first["core"] if not prefix else first[f"{prefix}spine"] + spines
-    if port is not None:
-        node_leaf[:, 1] = port[node_leaf[:, 0]]
-    node_leaf[:, 0] = ends[node_leaf[:, 0]]
-    node_leaf[:, 2] += first[f"{prefix}leaf"]
-    leaf_spine += [first[f"{prefix}leaf"], 0, first[f"{prefix}spine"], 0]
-    spine_core += [first[f"{prefix}spine"], 0, core, 0]
-    return np.concatenate([node_leaf, leaf_spine, spine_core]).astype(np.int32)

@@ -12,6 +12,7 @@ import numpy as np
 
 from colossi.errors import BadInput
 from colossi.site.design import Design, Floats, Ints
+from colossi.spec.hardware import Node
 from colossi.spec.site import SiteSpec
 
 MEGA = 1e6
@@ -25,19 +26,33 @@ class Supply:
     worst: Floats
 
 
-def feed_racks(watts: Floats, site: SiteSpec) -> tuple[Ints, Ints]:
-    """The feeds of each rack. BadInput, by how many MW, where they do not carry it all."""
+def feed_racks(watts: Floats, pod: Ints, site: SiteSpec) -> tuple[Ints, Ints]:
+    """The feeds of each rack, pod by pod. BadInput, by how many MW, where they do not carry it all.
+
+    Racks that serve all pods are fed as the pods are: the first of them with the first pods.
+    """
     needed = watts * (1 + site.cooling.overhead)
     rating = np.array([feed.megawatts * MEGA for feed in site.feeds])
     usable = carried(rating, site.redundancy)
     lacking = needed.sum() - usable
     if lacking > 0:
         raise BadInput(
-            f"site.feeds carry {usable / MEGA:,.1f} MW with redundancy {site.redundancy!r}, and the cluster takes "
-            f"{needed.sum() / MEGA:,.1f}: {lacking / MEGA:,.1f} MW too few",
+            f"site.feeds carry {usable / MEGA:,.4g} MW with redundancy {site.redundancy!r}, and racks and "
+            f"plant take {needed.sum() / MEGA:,.4g}: {lacking / MEGA:,.4g} MW too few",
             "more or larger feeds, another redundancy, or fewer nodes",
         )
-    return _alone(needed, rating) if site.redundancy == "N" else _pairs(needed, rating, site.redundancy)
+    shared = pod < 0
+    turn = pod.astype(np.float64)
+    turn[shared] = np.linspace(0, pod.max() + 1, int(shared.sum()), endpoint=False)
+    order = np.argsort(turn, kind="stable")
+    feed_a, feed_b = np.empty((2, len(watts)), np.int32)
+    found = (
+        _alone(needed[order], rating)
+        if site.redundancy == "N"
+        else _pairs(needed[order], rating, site.redundancy)
+    )
+    feed_a[order], feed_b[order] = found
+    return feed_a, feed_b
 
 
 def carried(rating: Floats, redundancy: str) -> float:
@@ -94,6 +109,35 @@ def _divided(load: float) -> BadInput:
         f"site.feeds: no feed has {load / 1e3:,.0f} kW left for one more rack, though all together would",
         "feeds of equal size, or a little more power",
     )
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Where the heat of all racks goes [W]."""
+
+    liquid: float
+    air: float
+
+
+def heat_of(server: Node, nodes: int, watts: float) -> Heat:
+    """Of racks that take so much [W]: the nodes' cold plates give theirs to the liquid, all else to air."""
+    liquid = nodes * server.power * server.liquid
+    return Heat(liquid, watts - liquid)
+
+
+def check_cooling(server: Node, nodes: int, watts: float, site: SiteSpec) -> None:
+    """BadInput, by how many MW, where the plant takes away less heat than there is."""
+    heat = heat_of(server, nodes, watts)
+    for key, there, limit in (
+        ("liquid_mw", heat.liquid, site.cooling.liquid_mw),
+        ("air_mw", heat.air, site.cooling.air_mw),
+    ):
+        if limit is not None and there > limit * MEGA:
+            raise BadInput(
+                f"site.cooling.{key} = {limit:g} is below the heat of {there / MEGA:,.4g} MW: "
+                f"{there / MEGA - limit:,.4g} MW too few",
+                "more cooling, or fewer nodes",
+            )
 
 
 def supply_of(design: Design, overhead: float) -> Supply:

@@ -99,8 +99,8 @@ class SiteSpec(Table):
     feeds: tuple[FeedSpec, ...] = Field(min_length=1, description="of power, in the order they are filled")
     redundancy: Redundancy = Field(
         default="N",
-        description="of feeds: N: a rack has one; 2N: it has two of a pair (first with second, and so on) and "
-        "either carries both; N+1: it has two, and all racks stay on when any one feed is lost",
+        description="of feeds: N: a rack has one; 2N: it has both of a pair (first with second, and so on) "
+        "and either carries it; N+1: it has two, and all racks stay on when any one feed is lost",
     )
     it_megawatts: float | None = Field(
         default=None,
@@ -114,11 +114,11 @@ class SiteSpec(Table):
         default=None,
         description="of the compute fabric, of the catalogue; left out: the one that fits [fabric]",
     )
-    cooling: CoolingSpec = CoolingSpec()
-    rack: RackSpec = RackSpec()
-    floor: FloorSpec = FloorSpec()
-    storage: StorageSpec = StorageSpec()
-    management: ManagementSpec = ManagementSpec()
+    cooling: CoolingSpec = Field(default=CoolingSpec(), description="what takes the heat away; below")
+    rack: RackSpec = Field(default=RackSpec(), description="limits of a rack; below")
+    floor: FloorSpec = Field(default=FloorSpec(), description="aisles and trays; below")
+    storage: StorageSpec = Field(default=StorageSpec(), description="its network; below")
+    management: ManagementSpec = Field(default=ManagementSpec(), description="its network; below")
 
     @model_validator(mode="after")
     def _names_and_pairs(self) -> Self:
