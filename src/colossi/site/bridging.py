@@ -37,14 +37,16 @@ class Supply:
         return self.steps, tuple(given)
 
 
-def supply(feeds: Sequence[Feed], spec: ConstructionSpec, taken: tuple[str, ...], calendar: Workdays) -> Supply:
+def supply(
+    feeds: Sequence[Feed], spec: ConstructionSpec, taken: tuple[str, ...], calendar: Workdays
+) -> Supply:
     """The feeds and the offers that are taken, in the order in which these come."""
     arrivals = sorted((calendar.hour_at(feed.day), feed.watts) for feed in feeds)
     steps, watts = {0: 0}, 0.0
     for hour, more in arrivals:
         watts += more
         steps[hour] = int(watts / 1e3)
-    offers = sorted(((lead_hours(spec, name, calendar), name) for name in taken))
+    offers = sorted((lead_hours(spec, name, calendar), name) for name in taken)
     tasks: list[Task] = []
     come: list[Offer] = []
     before = ""
@@ -71,8 +73,22 @@ def supply(feeds: Sequence[Feed], spec: ConstructionSpec, taken: tuple[str, ...]
     return Supply(taken, tuple(sorted(steps.items())), tuple(tasks))
 
 
+def firm_feeds(feeds: Sequence[Feed], redundancy: str) -> list[Feed]:
+    """What may be taken of feeds: of a pair (2N) what either carries, of N+1 all but the largest.
+
+    A site that is being built runs on the feed that is there; the second of a pair may come later.
+    """
+    if redundancy == "2N":
+        pairs = zip(feeds[::2], feeds[1::2], strict=True)
+        return [Feed(a.name, min(a.watts, b.watts), min(a.day, b.day)) for a, b in pairs]
+    if redundancy == "N+1":
+        largest = max(range(len(feeds)), key=lambda at: (feeds[at].watts, -feeds[at].day))
+        return [feed for at, feed in enumerate(feeds) if at != largest]
+    return list(feeds)
+
+
 def lead_hours(spec: ConstructionSpec, name: str, calendar: Workdays) -> int:
-    """Hours of work until an offer is on the site; a grid connection without a date waits for a transformer."""
+    """Hours of work until an offer is on the site; a grid connection without a date takes a transformer's."""
     lead = spec.offers[name].lead_days
     return calendar.most_within(24 * lead if lead is not None else spec.kinds["transformer"].hours[1])
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from colossi.site.bridging import POWER, Supply
 from colossi.site.design import Design, Ints
 from colossi.site.project import Project, Resource, Task
-from colossi.site.bridging import POWER, Supply
 from colossi.site.workdays import Workdays
 from colossi.spec.construction import ConstructionSpec, TaskKind
 
@@ -175,8 +175,12 @@ def _lots(design: Design) -> list[tuple[str, str, Ints, bool]]:
     """
     racks = design.racks
     rows = np.flatnonzero(racks.pod >= 0)
-    rows = rows[np.argsort(racks.pod[rows], kind="stable")].astype(np.int32)
-    pods = [part for part in np.split(rows, np.flatnonzero(np.diff(racks.pod[rows])) + 1) if len(part)]
+    rows = rows[np.argsort(racks.pod[rows], kind="stable")]
+    pods = [
+        part.astype(np.int32)
+        for part in np.split(rows, np.flatnonzero(np.diff(racks.pod[rows])) + 1)
+        if len(part)
+    ]
     shared = np.flatnonzero(racks.pod < 0).astype(np.int32)
     common = [shared[i : i + COMMON] for i in range(0, len(shared), COMMON)]
     found = []

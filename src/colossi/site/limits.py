@@ -1,8 +1,8 @@
 """
-What limits a plan: the chain of tasks, back from the last, each of which began when the one before it allowed.
+What limits a plan: the chain of tasks, back from the last, each of which began when the one before allowed.
 
-A task begins at its hour because another ended, a crew came free, power came, or a delivery did. The chain that
-is found so accounts for every hour from the first day to the last pod.
+A task begins at its hour because another ended, a crew came free, power came, or a delivery did. The chain
+that is found so accounts for every hour from the first day to the last pod.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Link:
 
 
 def chain(project: Project, starts: Mapping[str, int], last: str) -> list[Link]:
-    """The critical chain to the end of a task, first link first. Every plan has one, where tasks begin early."""
+    """The critical chain to the end of a task, first link first; in a plan whose tasks begin early."""
     tasks = {task.name: task for task in project.tasks}
     ending: dict[int, list[Task]] = defaultdict(list)
     for task in project.tasks:
@@ -52,9 +52,7 @@ def _reason(
     feeds: Mapping[int, int],
 ) -> tuple[str, str | None]:
     """Why it began just then, and the task that this was."""
-    before = [
-        name for name, lag in task.after if starts[name] + tasks[name].duration + lag == start
-    ]
+    before = [name for name, lag in task.after if starts[name] + tasks[name].duration + lag == start]
     if before:
         return "after", max(before, key=lambda name: tasks[name].duration)
     if task.earliest == start:
@@ -71,12 +69,18 @@ def _reason(
     return "no haste", max(ended, key=lambda name: starts[name] + tasks[name].duration) if ended else None
 
 
-def hours_by_reason(links: list[Link]) -> dict[str, int]:
-    """Hours of the chain by what they went to: kinds of tasks, and waiting for deliveries, power and crews."""
+def hours_by_reason(links: list[Link], first_lot: int) -> dict[str, int]:
+    """Hours of the chain by what they went to: kinds of tasks, and waiting for deliveries, power and crews.
+
+    `first_lot` is the hour of the first delivery; waiting for later ones, after it, is the makers' rate.
+    """
     spent: dict[str, int] = defaultdict(int)
     for at, link in enumerate(links):
-        if link.waited:
-            spent[f"waiting: {link.why}"] += link.waited
+        if link.why == "delivery":
+            spent["until the first lot"] += min(link.waited, first_lot)
+            spent["racks as they are made"] += max(link.waited - first_lot, 0)
+        elif link.waited:
+            spent[f"waiting for {link.why}"] += link.waited
         following = links[at + 1] if at + 1 < len(links) else None
         end = following.start if following else link.start + link.task.duration
         if following is not None and following.why.startswith("crews"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from colossi.site.bridging import POWER
 from colossi.site.design import Design
-from colossi.site.project import Project
+from colossi.site.project import Project, Task
 
 FIRST_RACK, FIRST_TRAINING = "first rack on the floor", "first training step"
 
@@ -20,27 +20,35 @@ class Milestone:
 
     name: str
     hour: int
+    task: str  # that reaches it
     begins: bool = False
 
 
 def milestones(project: Project, starts: Mapping[str, int], existing: int, gpus: int) -> list[Milestone]:
     """In the order in which a site reaches them as a rule; `existing` GPUs ran before."""
-    ends = {task.name: starts[task.name] + task.duration for task in project.tasks}
-    of = {
-        kind: [t for t in project.tasks if t.kind == kind] for kind in ("placing", "launch", "hand-over", "acceptance")
-    }
-    found = [Milestone(FIRST_RACK, min(starts[t.name] for t in of["placing"]), begins=True)]
-    found += [Milestone(FIRST_TRAINING, ends[t.name]) for t in of["launch"]]
-    found += [Milestone(f"hall {t.group}", ends[t.name]) for t in of["hand-over"]]
-    found.append(Milestone(last_milestone(existing, gpus), max(ends[t.name] for t in of["acceptance"])))
-    return found
+    of: dict[str, list[Task]] = {"placing": [], "launch": [], "hand-over": [], "acceptance": []}
+    for task in project.tasks:
+        if task.kind in of:
+            of[task.kind].append(task)
+
+    def end(task: Task) -> int:
+        return starts[task.name] + task.duration
+
+    first = min(of["placing"], key=lambda task: starts[task.name])
+    last = max(of["acceptance"], key=end)
+    found = [Milestone(FIRST_RACK, starts[first.name], first.name, begins=True)]
+    found += [Milestone(FIRST_TRAINING, end(task), task.name) for task in of["launch"]]
+    found += [Milestone(f"hall {task.group}", end(task), task.name) for task in of["hand-over"]]
+    return [*found, Milestone(last_milestone(existing, gpus), end(last), last.name)]
 
 
 def last_milestone(existing: int, gpus: int) -> str:
     """All that was asked for."""
     if not existing:
         return f"all {gpus:,} GPUs"
-    return f"doubled to {existing + gpus:,} GPUs" if existing == gpus else f"grown to {existing + gpus:,} GPUs"
+    return (
+        f"doubled to {existing + gpus:,} GPUs" if existing == gpus else f"grown to {existing + gpus:,} GPUs"
+    )
 
 
 def front_to_back(project: Project) -> list[float]:
@@ -76,7 +84,7 @@ def accepted(project: Project, starts: Mapping[str, int], design: Design) -> lis
     nodes = design.devices.rack[design.devices_of("node")]
     pods = design.racks.pod[nodes]
     gpus = np.bincount(pods[pods >= 0], minlength=design.pods) * design.node.gpus
-    found = []
+    found: list[tuple[int, int]] = []
     for task in project.tasks:
         if task.kind == "acceptance" and task.group.startswith("pod-"):
             pod = int(task.group.removeprefix("pod-"))
@@ -119,7 +127,7 @@ def used(project: Project, starts: Mapping[str, int], resource: str) -> list[tup
 
 
 def _summed(steps: dict[int, int]) -> list[tuple[int, int]]:
-    total, found = 0, []
+    total, found = 0, list[tuple[int, int]]()
     for hour, change in sorted(steps.items()):
         total += change
         if change or not found:

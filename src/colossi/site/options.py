@@ -1,10 +1,10 @@
 """
 Which offers of power to take: all their subsets are planned and priced, and one is chosen.
 
-A choice costs the rent of its offers from the day when they come until the feeds alone suffice (a year after the
-last pod, if they never do), what is paid once, and the fuel of what the feeds do not give. What it is worth is the
-rent of the GPUs that run earlier than if one waited. With a target date, the cheapest that meets it is chosen;
-without, or where none does, the one that is worth most after its cost.
+A choice costs the rent of its offers from the day when they come until the feeds alone suffice (a year after
+the last pod, if they never do), what is paid once, and the fuel of what the feeds do not give. It is worth
+the rent of the GPUs that run earlier than if one waited. With a target date, the cheapest that meets it is
+chosen; without, or where none does, the one that is worth most after its cost.
 """
 
 from collections.abc import Callable
@@ -101,9 +101,7 @@ def sensible(found: list[Choice]) -> list[Choice]:
     """Without those that another one beats or equals in days to both milestones and in dollars."""
 
     def beaten(one: Choice, other: Choice) -> bool:
-        mine, its = (
-            (each.days, each.training_days, each.dollars, len(each.offers)) for each in (one, other)
-        )
+        mine, its = ((each.days, each.training_days, each.dollars, len(each.offers)) for each in (one, other))
         return its != mine and all(b <= a for a, b in zip(mine, its, strict=True))
 
     return [one for one in found if not one.offers or not any(beaten(one, other) for other in found)]
@@ -112,8 +110,8 @@ def sensible(found: list[Choice]) -> list[Choice]:
 def front_to_back_plan(project: Project) -> dict[str, int]:
     """Starts when pods are built as they come, and have power in that order.
 
-    Power is then no choice of the plan's: a rack may take it once there is enough for it and all before it. Said as
-    dates, that is a hundred times quicker to plan than a pool that is held. What there is of power must suffice.
+    Power is then no choice of the plan's: a rack may take it once there is enough for it and all before it.
+    As dates, that is many times quicker to plan than as a pool that is held. The power must suffice.
     """
     brings = [task for task in project.tasks if task.kind == "power"]
     given = _starts(replace(project, tasks=tuple(brings)), [float(at) for at in range(len(brings))])
@@ -141,14 +139,14 @@ def _starts(project: Project, keys: list[float]) -> dict[str, int]:
     return dict(zip((task.name for task in project.tasks), starts, strict=True))
 
 
-def _planned(
-    design: Design, spec: ConstructionSpec, pue: float, given: Supply, calendar: Workdays
-) -> Choice:
+def _planned(design: Design, spec: ConstructionSpec, pue: float, given: Supply, calendar: Workdays) -> Choice:
     project = construction(design, spec, pue, given)
     need = sum(task.holds.get(POWER, 0) for task in project.tasks)
     missing = max(need - given.kilowatts, 0)
     starts = front_to_back_plan(project) if not missing else {}
-    reached = milestones(project, starts, spec.existing_gpus, design.nodes * design.node.gpus) if starts else []
+    reached = (
+        milestones(project, starts, spec.existing_gpus, design.nodes * design.node.gpus) if starts else []
+    )
     last = calendar.day(reached[-1].hour) if reached else float("inf")
     training = next((calendar.day(m.hour) for m in reached if m.name == FIRST_TRAINING), float("inf"))
     target = (spec.target - spec.start).days + 1 if spec.target else None  # its evening
@@ -156,9 +154,7 @@ def _planned(
     return Choice(given, project, starts, missing, tuple(reached), last, training, 0.0, 0.0, 0.0, meets)
 
 
-def _priced(
-    like: Choice, given: Supply, spec: ConstructionSpec, calendar: Workdays, need: int
-) -> Choice:
+def _priced(like: Choice, given: Supply, spec: ConstructionSpec, calendar: Workdays, need: int) -> Choice:
     """The same plan with these offers, and what they cost."""
     enough = next((calendar.day(hour) for hour, kw in given.steps if kw >= need), like.days + YEAR)
     dollars = sum(spec.offers[name].dollars * spec.offers[name].count for name in given.offers)
@@ -169,13 +165,11 @@ def _priced(
             rented = max(enough - calendar.day(comes[name]), 0.0)
             dollars += offer.dollars_a_day * offer.count * rented
         dollars += _fuel(like, given, spec, calendar, enough)
-    return replace(
-        like, supply=given, dollars=dollars if like.starts else float("inf"), rented_until=enough
-    )
+    return replace(like, supply=given, dollars=dollars if like.starts else float("inf"), rented_until=enough)
 
 
 def _fuel(like: Choice, given: Supply, spec: ConstructionSpec, calendar: Workdays, until: float) -> float:
-    """Dollars for the MWh that the racks take and the feeds do not give, at the mean price of the makers' watts."""
+    """Dollars for the MWh that racks take and feeds do not give, at the mean price of the makers' watts."""
     makers = [spec.offers[name] for name in given.offers if spec.offers[name].kind != "batteries"]
     watts = sum(offer.watts for offer in makers)
     if not watts:
@@ -202,9 +196,7 @@ def _at(steps: list[tuple[int, int]], hour: int) -> int:
     return value
 
 
-def _valued(
-    found: list[Choice], design: Design, calendar: Workdays, gpu_hour: float
-) -> list[Choice]:
+def _valued(found: list[Choice], design: Design, calendar: Workdays, gpu_hour: float) -> list[Choice]:
     """With the gain of each: GPU-days more than the choice that has fewest, at the price of a GPU-hour."""
     horizon = max(choice.days for choice in found if choice.starts)
     had: dict[int, float] = {}

@@ -53,7 +53,7 @@ class Workdays:
         return max(self._before(hours) - self._skipped * self.hours_a_day, 0)
 
     def most_within(self, hours: float) -> int:
-        """The most hours of work that `hours` of the clock can hold, begun at any hour of work; rounded up."""
+        """The most hours of work that `hours` of the clock hold, begun at any hour of work; rounded up."""
         weeks, rest = divmod(hours, WEEK)
         if self.hours_a_week == WEEK:
             return math.ceil(hours)
@@ -64,7 +64,7 @@ class Workdays:
 
     @property
     def _skipped(self) -> int:
-        """Working days of the first week that are before `start`; a start on a free day is the next Monday."""
+        """Working days of the first week before `start`; a start on a free day is the next Monday."""
         weekday = self.start.weekday()
         return weekday if weekday < self.days_a_week else 0
 

@@ -1,8 +1,8 @@
 """
 `[construction]`: when building begins, who works, what comes when, and what power could be had meanwhile.
 
-The kinds of tasks, their durations and lead times are the catalogue's (catalogue/construction/tasks.toml, each
-with its source); `[construction.tasks.KIND]` overrides them. How it all becomes a project is in site/.
+The kinds of tasks, their durations and lead times are the catalogue's (catalogue/construction/tasks.toml,
+each with its source); `[construction.tasks.KIND]` overrides them. How it becomes a project is in site/.
 """
 
 import datetime
@@ -124,7 +124,7 @@ class ConstructionSpec(Table):
         default=8192, ge=1, description="accepted when the first training begins (an assumption)"
     )
     existing_gpus: int = Field(default=0, ge=0, description="that run already, when more are added")
-    # Training on GPUs swings by up to 37.5% of its power [2 in spec/hardware.py]. That a turbine on its own grid
+    # Training swings by up to 37.5% of its power [2 in spec/hardware.py]. That a turbine on a grid of its own
     # takes a quarter of its rating at once is an assumption.
     swing: float = Field(default=0.375, gt=0, le=1, description="of the racks' power, up and down")
     step: float = Field(
