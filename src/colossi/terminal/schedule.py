@@ -68,9 +68,8 @@ def _choices(plan: Plan) -> list[RenderableType]:
     when = f" by {built.target}" if built.target else ""
     table = _table()
     table.add_column("")
-    for name in ("MW", "first training", "all", "million dollars", "saves days"):
+    for name in ("MW", "training", "all", "saves days", "costs M$", "worth M$"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("earlier GPUs are worth", justify="right")
     waiting = plan.choices[0]
     shown = sorted(rows, key=lambda each: each.dollars)
     for each in shown[: SHOWN - 1] + [each for each in shown[SHOWN - 1 :] if each is plan.choice]:
@@ -79,8 +78,8 @@ def _choices(plan: Plan) -> list[RenderableType]:
             f"{each.supply.kilowatts / 1e3:,.0f}",
             f"{each.training_days:,.1f}" if each.starts else "never",
             f"{each.days:,.1f}" if each.starts else f"{each.missing / 1e3:,.1f} MW too few",
-            f"{each.dollars / MEGA:,.1f}" if each.starts else "",
             f"{waiting.days - each.days:,.1f}" if each.starts and waiting.starts else "",
+            f"{each.dollars / MEGA:,.1f}" if each.starts else "",
             f"{each.gain / MEGA:,.1f}" if each.starts else "",
         )
     note = f"* {plan.why}{when if plan.choice.meets else ''}"
