@@ -18,6 +18,7 @@ COMMANDS = (
     "plan",
     "simulate",
     "torture",
+    "design",
     "schedule",
 )  # the others look at train's run
 PAGES = (
