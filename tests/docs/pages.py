@@ -23,6 +23,7 @@ COMMANDS = (
     "design",
     "check",
     "status",
+    "schedule",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

@@ -6,12 +6,13 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 
 import sys
 
-from colossi.cli import checking, designing, exporting, planning, running, serving, simulating
+from colossi.cli import building, checking, designing, exporting, planning, running, serving, simulating
 from colossi.cli.app import app
 from colossi.errors import ColossiError
 
 __all__ = [
     "app",
+    "building",
     "checking",
     "designing",
     "exporting",
