@@ -18,6 +18,7 @@ COMMANDS = (
     "plan",
     "simulate",
     "torture",
+    "dashboard",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),
