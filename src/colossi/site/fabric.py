@@ -69,19 +69,24 @@ class Fabric:
         return Counts(*switches, *(_cables(tier, self.spec.ports_per_cable) for tier in links))
 
 
-def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
-    """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built."""
+def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = None, spines: int = 1) -> Fabric:
+    """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built.
+
+    Spines and cores have as many ports as leaves, or `spine_radix`. At least `spines` are above each leaf,
+    if it has the ports.
+    """
+    wide = spine_radix or spec.radix
     down, up = split(spec.radix, spec.oversubscription, "oversubscription")
     _check_cages(spec, down)
     slots = nodes * rails + spec.managers
     units = -(-slots // (rails * down))
-    tiers = spec.tiers or (2 if units * rails <= spec.radix else 3)
+    tiers = spec.tiers or (2 if units * rails <= wide else 3)
     if tiers == 2:
-        spine_down, spine_up, pods = spec.radix, 0, 1
-        if units * rails > spec.radix:
-            raise _too_many(nodes, spec.radix // rails * down, spec, "tiers = 3, or a larger radix")
+        spine_down, spine_up, pods = wide, 0, 1
+        if units * rails > wide:
+            raise _too_many(nodes, wide // rails * down, spec, "tiers = 3, or a larger radix")
     else:
-        spine_down, spine_up = split(spec.radix, spec.spine_oversubscription, "spine_oversubscription")
+        spine_down, spine_up = split(wide, spec.spine_oversubscription, "spine_oversubscription")
         if rails > spine_down:
             enough = math.ceil(rails * (1 + 1 / spec.spine_oversubscription))
             raise BadInput(
@@ -89,11 +94,11 @@ def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
                 f"the nearest radix that can: {_nearest_radix(enough, spec.spine_oversubscription)}",
             )
         pods = -(-units // (spine_down // rails))
-        if pods > spec.radix:
-            raise _too_many(nodes, spec.radix * (spine_down // rails) * down, spec, "a larger radix")
+        if pods > wide:
+            raise _too_many(nodes, wide * (spine_down // rails) * down, spec, "a larger radix")
     pod_units = -(-units // pods)  # as equal as may be; the last pod may be smaller
     pod_leaves = pod_units * rails
-    leaf_links = links_per_pair(up, pod_leaves, spine_down)
+    leaf_links = links_per_pair(up, pod_leaves, spine_down, spines)
     pod_spines = up // leaf_links
 
     node_leaf = _nodes_to_leaves(nodes, rails, spec, down)
@@ -102,7 +107,7 @@ def clos(nodes: int, rails: int, spec: FabricSpec) -> Fabric:
     spine_core = np.empty((0, 4), np.int32)
     plane_cores = 0
     if tiers == 3:
-        core_links = links_per_pair(spine_up, pods, spec.radix)
+        core_links = links_per_pair(spine_up, pods, wide)
         plane_cores = pod_spines * (spine_up // core_links)
         spine_core = _spines_to_cores(pods, pod_spines, spine_down, spine_up, core_links)
     return Fabric(
@@ -130,9 +135,13 @@ def split(radix: int, ratio: float, key: str) -> tuple[int, int]:
     )
 
 
-def links_per_pair(uplinks: int, lower: int, ports: int) -> int:
-    """Cables from each of `lower` switches to each upper one of `ports`: the most that divides evenly."""
-    return max(m for m in range(1, uplinks + 1) if uplinks % m == 0 and (m == 1 or m * lower <= ports))
+def links_per_pair(uplinks: int, lower: int, ports: int, least: int = 1) -> int:
+    """Cables from each of `lower` switches to each upper one of `ports`: the most that divides evenly.
+
+    There are `least` upper ones at least, where a lower one has as many uplinks.
+    """
+    even = (m for m in range(1, uplinks + 1) if uplinks % m == 0)
+    return max(m for m in even if m == 1 or (m * lower <= ports and uplinks // m >= least))
 
 
 def _check_cages(spec: FabricSpec, down: int) -> None:

@@ -22,6 +22,16 @@ from colossi.spec.model import DERIVED, ModelSpec
 from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
 from colossi.spec.read import preset_names
+from colossi.spec.site import (
+    CoolingSpec,
+    FeedSpec,
+    FloorSpec,
+    HallSpec,
+    ManagementSpec,
+    RackSpec,
+    SiteSpec,
+    StorageSpec,
+)
 from colossi.spec.spec import Spec
 from colossi.spec.training import TrainingSpec
 from colossi.spec.words import as_toml, wanted
@@ -70,6 +80,14 @@ TABLES: dict[str, type[BaseModel]] = {
     "[kubernetes]": KubernetesSpec,
     "[prices]": PricesSpec,
     "[power]": PowerSpec,
+    "[site]": SiteSpec,
+    "[[site.halls]]": HallSpec,
+    "[[site.feeds]]": FeedSpec,
+    "[site.cooling]": CoolingSpec,
+    "[site.rack]": RackSpec,
+    "[site.floor]": FloorSpec,
+    "[site.storage]": StorageSpec,
+    "[site.management]": ManagementSpec,
 }
 
 # Together, in this order, they are one good document.
@@ -92,6 +110,15 @@ EXAMPLES = {
     "[prices]": "[prices]\ngpu_hour = 2.5",
     "[fabric]": "[fabric]\nradix = 128\ngigabits = 400.0",
     "[power]": "[power]\nramp = 10.0\nbattery_mw = 150.0\nbattery_mwh = 300.0",
+    "[site]": '[site]\nredundancy = "2N"\nracks_per_pod = 8',
+    "[[site.halls]]": '[[site.halls]]\nname = "h1"\nlength = 60.0\nwidth = 40.0',
+    "[[site.feeds]]": '[[site.feeds]]\nname = "a"\nmegawatts = 20.0\n\n'
+    '[[site.feeds]]\nname = "b"\nmegawatts = 20.0\nday = 90.0',
+    "[site.cooling]": "[site.cooling]\nliquid_mw = 12.0\nair_mw = 5.0",
+    "[site.rack]": "[site.rack]\nnodes = 4\nkilowatts = 45.0",
+    "[site.floor]": "[site.floor]\ncold_aisle = 1.8\nhot_aisle = 1.2",
+    "[site.storage]": "[site.storage]\nservers = 8",
+    "[site.management]": "[site.management]\nservers = 3",
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

@@ -19,6 +19,7 @@ from colossi.spec.units import (
     DollarsPerSecond,
     FlopPerSecond,
     Hertz,
+    Kilograms,
     Watts,
 )
 
@@ -120,6 +121,9 @@ class Node(Table):
     network: Literal["infiniband", "ethernet"]
     power: Watts  # the whole server at full load, as rated
     cost: Dollars  # to buy, GPUs included
+    height: int = Field(ge=1)  # [rack units]
+    weight: Kilograms
+    liquid: float = Field(default=0.0, ge=0, le=1)  # share of the heat that its cold plates take; 0: air only
     draw: Draw = Draw()
 
     @property

@@ -21,6 +21,7 @@ from colossi.spec.layout import AXES, LayoutSpec
 from colossi.spec.model import ModelSpec
 from colossi.spec.power import PowerSpec
 from colossi.spec.prices import PricesSpec
+from colossi.spec.site import SiteSpec
 from colossi.spec.table import Table
 from colossi.spec.training import TrainingSpec
 
@@ -44,6 +45,7 @@ class Spec(Table):
     kubernetes: KubernetesSpec | None = None
     prices: PricesSpec = PricesSpec()
     power: PowerSpec = PowerSpec()
+    site: SiteSpec | None = None
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

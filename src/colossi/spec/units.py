@@ -24,6 +24,8 @@ UNITS = {
     "W": {f"{prefix}W": TENS[prefix] for prefix in ("", "k", "M", "G")},
     "Hz": {f"{prefix}Hz": TENS[prefix] for prefix in ("", "k", "M", "G")},
     "s": {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
+    "m": {"m": 1.0, "mm": 1e-3},
+    "kg": {"kg": 1.0},
     "USD": {"USD": 1.0, "kUSD": 1e3, "MUSD": 1e6},
     "USD/s": {"USD/h": 1 / 3600, "USD/s": 1.0},
 }
@@ -34,6 +36,8 @@ EXAMPLES = {
     "W": "700 W",
     "Hz": "1755 MHz",
     "s": "90 s",
+    "m": "30 m",
+    "kg": "130 kg",
     "USD": "300 kUSD",
     "USD/s": "2 USD/h",
 }
@@ -60,5 +64,7 @@ BytesPerSecond = Annotated[float, _reader("B/s")]
 Watts = Annotated[float, _reader("W")]
 Hertz = Annotated[float, _reader("Hz")]
 Seconds = Annotated[float, _reader("s")]
+Metres = Annotated[float, _reader("m")]
+Kilograms = Annotated[float, _reader("kg")]
 Dollars = Annotated[float, _reader("USD")]
 DollarsPerSecond = Annotated[float, _reader("USD/s")]

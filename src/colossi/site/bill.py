@@ -1,0 +1,61 @@
+"""What a design costs to buy: its devices, racks and cables at the catalogue's prices."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colossi.site.design import KINDS, MEDIA, NETWORKS, Cables, Devices, Line, Racks
+from colossi.spec.equipment import Switch, cable, equipment
+from colossi.spec.hardware import Node
+
+EQUIPMENT = {
+    "storage node": "storage-server",
+    "management server": "management-server",
+    "cdu": "cdu",
+    "manager": "fabric-manager",
+}
+
+
+def bill_of(
+    server: Node,
+    models: dict[str, Switch],
+    devices: Devices,
+    racks: Racks,
+    cables: Cables,
+    slow: NDArray[np.bool_],
+    lanes: int,
+) -> tuple[Line, ...]:
+    """A line for each kind of device, and for each network, medium and length of cables.
+
+    `models` are the switches by kind; `slow` marks cables of 1 Gb/s; `lanes` links of the compute network
+    share a cable.
+    """
+    number = np.bincount(devices.kind, minlength=len(KINDS))
+    lines = [Line(f"node {server.name}", int(number[0]), server.cost, f"catalogue/nodes/{server.name}.toml")]
+    for kind, count in zip(KINDS[1:], number[1:].tolist(), strict=True):
+        if count and kind in models:
+            model = models[kind]
+            lines.append(Line(f"{kind} {model.name}", count, model.cost, model.source))
+        elif count:
+            thing = equipment(EQUIPMENT[kind])
+            lines.append(Line(thing.name, count, thing.cost, thing.source))
+    strips = len(racks) + int((racks.feed_a != racks.feed_b).sum())
+    for name, count in (("rack", len(racks)), ("pdu", strips)):
+        lines.append(Line(name, count, equipment(name).cost, equipment(name).source))
+    return (*lines, *_of_cables(cables, slow, lanes))
+
+
+def _of_cables(cables: Cables, slow: NDArray[np.bool_], lanes: int) -> list[Line]:
+    twisted = slow & (cables.medium == MEDIA.index("DAC"))
+    key = np.stack(
+        [cables.network, np.where(twisted, len(MEDIA), cables.medium), np.round(cables.metres * 2)]
+    )
+    lines = []
+    packed = (key[0] * 8 + key[1]).astype(np.int64) * 100_000 + key[2].astype(np.int64)
+    for code, count in zip(*np.unique(packed, return_counts=True), strict=True):
+        which, metres = divmod(int(code), 100_000)
+        network, medium = divmod(which, 8)
+        sold = cable((*MEDIA, "Cat6")[medium])
+        each = lanes if NETWORKS[network] == "compute" else 1
+        item = f"{NETWORKS[network]} {sold.name} {metres / 2:g} m"
+        lines.append(Line(item, -(-int(count) // each), sold.price(metres / 2), sold.source))
+    return lines
