@@ -7,11 +7,12 @@ what is new. Nothing here writes to a run.
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.staticfiles import StaticFiles
 from nicegui import ui
 
@@ -67,23 +68,43 @@ def app_of(runs: Sequence[Watched]) -> FastAPI:
             raise HTTPException(404, f"there is no run {number}")
         return runs[number]
 
+    answers: dict[tuple[str, int], tuple[int, Response]] = {}
+
+    def kept(what: str, number: int, version: int, make: Callable[[], dict[str, Any] | None]) -> Response:
+        """The answer of the last time, if it is of the same version: of a run that is over, always."""
+        if (old := answers.get((what, number))) and old[0] == version:
+            return old[1]
+        answers[what, number] = version, _json(make())
+        return answers[what, number][1]
+
     @app.get("/api/runs")
     def names() -> list[dict[str, Any]]:
         return [{"name": watched.name, "simulated": watched.expected.simulated} for watched in runs]
 
+    def everything(number: int) -> Response:
+        return kept("since", number, runs[number].read(), lambda: runs[number].since(0))
+
+    def places(number: int) -> Response:
+        return kept("layout", number, len(runs[number].fleet.names), runs[number].layout)
+
+    for number in range(len(runs)):  # what the first view needs is ready before anybody asks
+        everything(number), places(number)
+
     @app.get("/api/runs/{number}/since/{after}")
-    def since(number: int, after: int) -> dict[str, Any]:
-        return run(number).since(after)
+    def since(number: int, after: int) -> Response:
+        watched = run(number)
+        return _json(watched.since(after)) if after else everything(number)
 
     @app.get("/api/runs/{number}/layout")
-    def layout(number: int) -> dict[str, Any]:
-        watched = run(number)
-        return watched.layout() | {"expected": watched.expected.as_json()}
+    def layout(number: int) -> Response:
+        run(number)
+        return places(number)
 
     @app.get("/api/runs/{number}/power")
-    def power(number: int) -> dict[str, Any] | None:
+    def power(number: int) -> Response:
         watched = run(number)
-        return power_curve(watched.expected, watched.spent.account())
+        curve = partial(power_curve, watched.expected, watched.spent.account())
+        return kept("power", number, watched.read(), curve)
 
     @app.get("/api/runs/{number}/nodes/{node}")
     def node(number: int, node: str) -> dict[str, Any]:
@@ -94,21 +115,24 @@ def app_of(runs: Sequence[Watched]) -> FastAPI:
     return app
 
 
+def _json(value: dict[str, Any] | None) -> Response:
+    """As FastAPI would, without its walk through every value."""
+    return Response(json.dumps(value, separators=(",", ":")), media_type="application/json")
+
+
 def page() -> None:
-    """The frame; dashboard.js fills it."""
+    """The frame; dashboard.js fills it. What is not a chart is there before NiceGUI's own scripts have come."""
     ui.add_head_html(
         '<link rel="stylesheet" href="static/dashboard.css"><script src="static/fleet.js"></script>'
         '<script src="static/dashboard.js"></script>'
     )
-    for part in (HEAD, '<div id="tiles"></div>', REPLAY, MIDDLE):
-        ui.html(part, sanitize=False).style("width: 100%")
     ids = {}
     with ui.element("div").props("id=charts"):
         for name, (title, form, forecast) in CHARTS.items():
             ids[name] = _chart(title, _lines(form, forecast))
         ids["goodput"] = _chart("where the time of all workers went", _waterfall())
-    ui.html(LIVES, sanitize=False).style("width: 100%")
-    ui.add_body_html(f"<script>begin({json.dumps(ids)})</script>")
+    frame = f'<main>{HEAD}<div id="tiles"></div>{REPLAY}{MIDDLE}</main><footer>{LIVES}</footer>'
+    ui.add_body_html(f"{frame}<script>begin({json.dumps(ids)})</script>")
 
 
 def _chart(title: str, options: dict[str, Any]) -> int:

@@ -9,6 +9,8 @@ from colossi.ledger.run import Run
 from colossi.plan.forecast import Forecast, forecast
 from colossi.simulation.outcome import NOTE, power_of_run
 from colossi.simulation.scenario import complete_spec
+from colossi.site.cluster import design
+from colossi.site.design import Design
 from colossi.spec import Spec
 from colossi.world.machinery import GPUS_PER_RACK, nodes_of_site
 
@@ -23,6 +25,7 @@ class Expected:
     spec: Spec  # complete, where it is simulated
     forecast: Forecast | None
     why_none: str  # where there is no forecast
+    built: Design | None  # where the spec says how the site is to be built
 
     def as_json(self) -> dict[str, Any]:
         found = self.forecast
@@ -49,9 +52,13 @@ def expected(run: Run, spec: Spec) -> Expected:
             found = forecast(spec)
     except ColossiError as error:  # a run is watched elsewhere too, where nothing was measured
         why = str(error).partition("\n")[0]
+    try:
+        built = design(spec) if spec.site is not None else None
+    except ColossiError:  # a run does not need a site that can be built
+        built = None
     nodes = tuple(f"node-{number:05}" for number in range(nodes_of_site(spec))) if simulated else ()
     per_node = max(1, round(spec.cluster.workers / max(1, _nodes(spec))))
-    return Expected(simulated, nodes, max(1, GPUS_PER_RACK // per_node), spec, found, why)
+    return Expected(simulated, nodes, max(1, GPUS_PER_RACK // per_node), spec, found, why, built)
 
 
 def _nodes(spec: Spec) -> int:

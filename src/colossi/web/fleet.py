@@ -53,7 +53,8 @@ class Fleet:
     numbers: dict[str, int] = field(default_factory=dict)
     racks: dict[str, str] = field(default_factory=dict)  # node -> where it stands, if it has said so
     states: list[int] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)  # node of each place in the newest world
+    places: dict[int, str] = field(default_factory=dict)  # node of each place in the newest world
+    inside: set[str] = field(default_factory=set)  # the same nodes
     touched: set[str] = field(default_factory=set)  # whose state has changed since that world began
     changes: list[Change] = field(default_factory=list)
 
@@ -76,8 +77,9 @@ class Fleet:
         elif node and (state := AFTER.get(event.kind)) and not self._knows_better(event.kind, node):
             self._set(number, event.time, [node], state)
         elif event.kind in ("finished", "stopped"):
-            self._set(number, event.time, self.places, "spare")
-            self.places = []
+            healthy = [node for node in self.inside if self._state(node) == "training"]
+            self._set(number, event.time, healthy, "spare")
+            self.places, self.inside = {}, set()
 
     def count(self) -> dict[str, int]:
         """How many nodes are in each state."""
@@ -94,18 +96,16 @@ class Fleet:
         """The nodes of a new world train; who is not in it any more and has not failed stands by."""
         said, changed = event.data.get("nodes"), event.data.get("changed")
         if isinstance(said, Sequence) and not isinstance(said, str):
-            places = [str(node) for node in said]
-            left, inside = set(self.places).difference(places), places
-            self.places = places
+            left, inside = self.inside, {str(node) for node in said}
+            self.places, self.inside = {place: str(node) for place, node in enumerate(said)}, inside
+            left = left - inside
         elif isinstance(changed, Mapping):  # of a large world only what is new
             seats = {int(place): str(node) for place, node in changed.items()}
-            if seats and max(seats) + 1 > len(self.places):
-                self.places += [""] * (max(seats) + 1 - len(self.places))
-            left = {self.places[place] for place in seats}.difference(seats.values())
-            for place, node in seats.items():
-                self.places[place] = node
-            stayed = self.touched.intersection(self.places) if self.touched else set()
-            inside = [*seats.values(), *stayed]
+            left = {self.places.get(place, "") for place in seats}.difference(seats.values())
+            self.places.update(seats)
+            self.inside.difference_update(left)
+            self.inside.update(seats.values())
+            inside = set(seats.values()) | (self.touched & self.inside)
         else:
             return
         healthy = [node for node in left if node in self.numbers and self._state(node) == "training"]

@@ -1,8 +1,14 @@
-"""Where on the map each node is drawn: in its rack, rack beside rack."""
+"""Where on the map each node is drawn: in its rack, on the floor of the site or rack beside rack."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from colossi.site.design import Design
+from colossi.site.floor import origins
+from colossi.spec.site import SiteSpec
 
 GAP = 0.6  # of a cell, between racks
 
@@ -43,3 +49,38 @@ def by_rack(names: Sequence[str], racks: Mapping[str, str], nodes_per_rack: int)
         for unit, number in enumerate(numbers):
             x[number], y[number] = left, top + unit
     return Map(x, y, outlines, "rack by rack")
+
+
+def by_design(names: Sequence[str], built: Design, site: SiteSpec) -> Map:
+    """As the site's floor plan has it, seen from above; nodes that are not built stand in racks below it.
+
+    The nodes of a rack fill its footprint, the lowest first; the halls lie side by side.
+    """
+    racks, devices, rows = built.racks, built.devices, built.devices_of("node")
+    wide, deep = site.rack.width, site.rack.depth
+    in_rack = devices.rack[rows]
+    most = int(np.bincount(in_rack).max())
+    cell, columns = max((min(wide / k, deep / -(-most // k)), k) for k in range(1, most + 1))
+    left, top = racks.x / cell, (racks.y + origins(site)[racks.hall]) / cell
+    order = np.lexsort((devices.unit[rows], in_rack))
+    begins = np.searchsorted(in_rack[order], in_rack[order])
+    slot = np.empty(len(rows), np.int64)
+    slot[order] = np.arange(len(rows)) - begins
+    number = {built.device_name(int(row)): place for place, row in enumerate(rows)}
+    found = [number.get(name, -1) for name in names]
+    x, y = left[in_rack] + slot % columns, top[in_rack] + slot // columns
+    outlines = [
+        (built.rack_name(rack), float(left[rack]), float(top[rack]), wide / cell, deep / cell)
+        for rack in range(len(racks))
+    ]
+    others = [name for name, place in zip(names, found, strict=True) if place < 0]
+    below = by_rack(others, {}, most)
+    down = max(line[2] + line[4] for line in outlines) + 2 * GAP if others else 0.0
+    outlines += [(rack, left, top + down, w, h) for rack, left, top, w, h in below.racks]
+    rest = iter(range(len(others)))
+    places = [(x[at], y[at]) if at >= 0 else _of(below, next(rest), down) for at in found]
+    return Map([float(x) for x, _ in places], [float(y) for _, y in places], outlines, "as the site is built")
+
+
+def _of(below: Map, number: int, down: float) -> tuple[float, float]:
+    return below.x[number], below.y[number] + down

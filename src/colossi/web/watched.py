@@ -17,7 +17,7 @@ from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.web.expected import Expected, expected
 from colossi.web.fleet import STATES, Fleet
-from colossi.web.places import by_rack
+from colossi.web.places import by_design, by_rack
 from colossi.web.series import Series, point_of
 
 # What a timeline marks; the other events are steps and what goes on inside an incarnation.
@@ -101,33 +101,47 @@ class Watched:
             spent = self.spent.account()
             found["now"] = self._now(spent)
             found["nodes"] = len(self.fleet.names)
-            found["points"] = _columns(self.series.after(after), POINT)
-            found["changes"] = _columns(
-                _later(self.fleet.changes, after), ("time", "first", "count", "state")
-            )
-            found["marks"] = _columns(_later(self.marks, after), ("time", "kind", "node", "why", "step"))
-            found["spans"] = self._timeline(spent, after)
-            found["lives"] = _rows_from(self.lives, after, LIFE)
-            found["saves"] = _rows_from(self.saves, after, SAVE)
+            found["points"] = self._dated(_columns(self.series.after(after), POINT))
+            changes = _columns(_later(self.fleet.changes, after), ("time", "first", "count", "state"))
+            found["changes"] = self._dated(changes)
+            found["marks"] = self._dated(_columns(_later(self.marks, after), ("time", "kind")))
+            found["spans"] = self._dated(self._timeline(spent, after))
+            found["lives"] = self._dated(_rows_from(self.lives, after, LIFE))
+            found["saves"] = self._dated(_rows_from(self.saves, after, SAVE))
         plain: dict[str, Any] = _plain(found)
         return plain
+
+    def _dated(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """With times counted from the beginning [s], and words as places in a list: shorter by half."""
+        for key, column in columns.items():
+            if key == "time":
+                columns[key] = [round(time - (self.began or 0.0), 3) for time in column]
+            elif key in WORDS:
+                words = {word: number for number, word in enumerate(dict.fromkeys(column))}
+                columns[key] = {"words": list(words), "of": [words[word] for word in column]}
+        return columns
 
     def layout(self) -> dict[str, Any]:
         """The map of the nodes that are known, what states there are, and what was expected of the run."""
         self.read()
         with self._lock:
-            found = by_rack(self.fleet.names, self.fleet.racks, self.expected.nodes_per_rack)
-            names = list(self.fleet.names)
+            names, racks = list(self.fleet.names), dict(self.fleet.racks)
+        site, built = self.spec.site, self.expected.built
+        if site is not None and built is not None and built.device_name(0) in self.fleet.numbers:
+            found = by_design(names, built, site)
+        else:
+            found = by_rack(names, racks, self.expected.nodes_per_rack)
         return {
             "names": names,
-            "x": found.x,
-            "y": found.y,
+            "x": [round(x, 3) for x in found.x],
+            "y": [round(y, 3) for y in found.y],
             "width": found.width,
             "height": found.height,
-            "racks": found.racks,
+            "racks": [[name, *(round(at, 3) for at in box)] for name, *box in found.racks],
             "arranged": found.arranged,
             "states": list(STATES),
             "parts": list(PARTS),
+            "expected": self.expected.as_json(),
         }
 
     def history(self, node: str) -> list[dict[str, Any]]:
@@ -233,6 +247,7 @@ class Watched:
 
 POINT = ("time", "step", "loss", "step_seconds", "tokens_per_second", "mfu", "parts")
 LIFE = ("number", "time", "workers", "spares", "missing", "reason", "source", "first_step", "step")
+WORDS = ("kind", "part", "reason", "source")  # columns in which few words come many times
 SAVE = ("time", "step", "seconds", "stall_seconds", "bytes")
 
 

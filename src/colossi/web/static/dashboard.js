@@ -30,7 +30,9 @@ function append(table, more) {
     if (key === "from") continue;
     if (!table[key]) table[key] = [];
     if (from !== undefined) table[key].length = Math.min(table[key].length, from);
-    for (const value of column) table[key].push(value);
+    if (column.words) for (const at of column.of) table[key].push(column.words[at]);
+    else if (key === "time") for (const seconds of column) table[key].push(data.now.began + seconds);
+    else for (const value of column) table[key].push(value);
   }
 }
 
@@ -103,8 +105,8 @@ async function take(run, more) {
     $("arranged").textContent = `${layout.names.length.toLocaleString("en")} nodes, ${layout.arranged}`;
   }
   page.newest = more.newest;
-  for (const table of ["points", "changes", "marks", "spans", "lives", "saves"]) append(data[table], more[table]);
   if (more.now) data.now = more.now;
+  for (const table of ["points", "changes", "marks", "spans", "lives", "saves"]) append(data[table], more[table]);
   page.updates.push(Date.now());
   if (page.live) page.t = data.now.heard;
   travel();
@@ -408,14 +410,22 @@ async function begin(ids) {
     $("speed").value = page.speed = SPEEDS.map(([, speed]) => speed).filter((speed) => whole / speed >= 30).pop() || 1;
     page.shown = performance.now(); // [ms] after the page was asked for
   });
-  for (const [name, id] of Object.entries(ids)) {
-    while (!(getElement(id) && getElement(id).chart)) await new Promise(requestAnimationFrame);
-    charts[name] = getElement(id).chart;
-  }
   await shown;
-  drawAll();
-  page.ready = true;
-  page.charted = performance.now();
   requestAnimationFrame(frame);
   poll();
+  for (const [name, id] of Object.entries(ids)) {
+    while (!chartOf(id)) await new Promise(requestAnimationFrame);
+    charts[name] = chartOf(id);
+  }
+  drawAll();
+  page.charted = performance.now();
+  page.ready = true;
+}
+
+function chartOf(id) { // none before NiceGUI has made it
+  try {
+    return getElement(id).chart;
+  } catch {
+    return undefined;
+  }
 }

@@ -3,6 +3,8 @@
 // It knows where cells are and what state each is in; it asks nobody. Colours are [red, green, blue].
 "use strict";
 
+const RACK = 0xff33281f; // what of a rack no node covers: switches, storage
+
 class FleetMap {
   constructor(canvas, overlay, told) {
     this.canvas = canvas;
@@ -83,22 +85,23 @@ class FleetMap {
     const scale = this.scale, [ox, oy] = this.origin();
     const words = this.colours.map(([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
     const gap = scale >= 4 ? Math.max(1, Math.round(scale * 0.12)) : 0;
-    const { x, y } = this.layout, states = this.states;
-    for (let index = 0; index < x.length; index++) {
-      let x0 = Math.round(ox + x[index] * scale), x1 = Math.round(ox + (x[index] + 1) * scale) - gap;
-      let y0 = Math.round(oy + y[index] * scale), y1 = Math.round(oy + (y[index] + 1) * scale) - gap;
+    const box = (left, top, wide, high, gap, word) => {
+      let x0 = Math.round(ox + left * scale), x1 = Math.round(ox + (left + wide) * scale) - gap;
+      let y0 = Math.round(oy + top * scale), y1 = Math.round(oy + (top + high) * scale) - gap;
       if (x1 <= x0) x1 = x0 + 1;
       if (y1 <= y0) y1 = y0 + 1;
-      if (x1 <= 0 || y1 <= 0 || x0 >= width || y0 >= height) continue;
+      if (x1 <= 0 || y1 <= 0 || x0 >= width || y0 >= height) return;
       if (x0 < 0) x0 = 0;
       if (y0 < 0) y0 = 0;
       if (x1 > width) x1 = width;
       if (y1 > height) y1 = height;
-      const word = words[states[index]];
       for (let row = y0 * width; row < y1 * width; row += width) {
         for (let at = row + x0; at < row + x1; at++) pixels[at] = word;
       }
-    }
+    };
+    for (const [, left, top, wide, high] of this.layout.racks) box(left, top, wide, high, 0, RACK);
+    const { x, y } = this.layout, states = this.states;
+    for (let index = 0; index < x.length; index++) box(x[index], y[index], 1, 1, gap, words[states[index]]);
     context.putImageData(this.image, 0, 0);
     this.paintOver();
   }
