@@ -12,15 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.staticfiles import StaticFiles
 from nicegui import ui
+from prometheus_client.exposition import choose_encoder
 
 from colossi.web.expected import power_curve
+from colossi.web.metrics import registry_of
 from colossi.web.watched import Watched
 
 STATIC = Path(__file__).parent / "static"
 AXIS = {"axisLabel": {"color": "#8a93a5"}, "splitLine": {"lineStyle": {"color": "#232937"}}}
+NAMES = {"color": "#8a93a5", "rotate": 38, "interval": 0}
 LINE = {"type": "line", "showSymbol": False, "animation": False, "lineStyle": {"width": 1.6}}
 FORECAST = {"lineStyle": {"width": 1.2, "type": "dashed"}, "color": "#ffd166", "name": "forecast"}
 # name -> what stands above it, format of the numbers, whether a forecast is drawn beside it
@@ -111,6 +114,13 @@ def app_of(runs: Sequence[Watched]) -> FastAPI:
         watched = run(number)
         return {"events": watched.history(node), "rack": watched.fleet.racks.get(node, "")}
 
+    registry = registry_of(runs)
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        generate, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(generate(registry), media_type=kind)
+
     ui.run_with(app, root=page, title="colossi", dark=True, show_welcome_message=False, tailwind=False)
     return app
 
@@ -121,7 +131,7 @@ def _json(value: dict[str, Any] | None) -> Response:
 
 
 def page() -> None:
-    """The frame; dashboard.js fills it. What is not a chart is there before NiceGUI's own scripts have come."""
+    """The frame; dashboard.js fills it. All but the charts is there before NiceGUI has come."""
     ui.add_head_html(
         '<link rel="stylesheet" href="static/dashboard.css"><script src="static/fleet.js"></script>'
         '<script src="static/dashboard.js"></script>'

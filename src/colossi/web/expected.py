@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from colossi.errors import ColossiError
 from colossi.ledger.clock import Account
 from colossi.ledger.run import Run
 from colossi.plan.forecast import Forecast, forecast
-from colossi.simulation.outcome import NOTE, power_of_run
+from colossi.plan.translate import hardware_of
+from colossi.simulation.outcome import NOTE
 from colossi.simulation.scenario import complete_spec
 from colossi.site.cluster import design
 from colossi.site.design import Design
 from colossi.spec import Spec
 from colossi.world.machinery import GPUS_PER_RACK, nodes_of_site
+from colossi.world.power import load_of_run
 
-STRETCHES = 4000  # of the curve of power that a page is sent
+STRETCHES = 1500  # of the curve of power that a page is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +72,21 @@ def _nodes(spec: Spec) -> int:
 def power_curve(found: Expected, spent: Account) -> dict[str, Any] | None:
     """What the site of a simulated run drew; of real machines nobody has measured it.
 
-    `time` [s] of wall time and `mw` are stretches, those side by side taken together where they are many.
+    `mw` are means from each `time` [s of wall time] to the next; energy and peak are those of the report.
     """
-    if not found.simulated or found.forecast is None:
+    planned, spec = found.forecast, found.spec
+    if not found.simulated or planned is None or spec.cluster.profile is not None or not spent.timeline:
         return None
-    power = power_of_run(found.spec, found.forecast, spent)
-    if power is None:
-        return None
-    load = power.load
-    watts = load.base + load.train * load.cycle.mean
-    every = -(-len(watts) // STRETCHES)
-    rows = range(0, len(watts), every)
-    seconds = [float(load.seconds[row : row + every].sum()) for row in rows]
-    energy = [float((watts * load.seconds)[row : row + every].sum()) for row in rows]
+    parts = {part: float(seconds) for part, seconds in planned.step.parts.items()}
+    server, every = hardware_of(spec.cluster)[1], spec.checkpoint.every
+    interval = every * planned.step_seconds if every else None
+    load = load_of_run(spent, parts, server, nodes_of_site(spec), spec.power.floor, spec.prices, interval)
+    times = np.linspace(0.0, load.length, STRETCHES + 1)
+    watts = np.diff(load.energy_until(times)) / np.diff(times)
     return {
-        "time": [float(load.begins[row]) for row in rows],
-        "mw": [joules / time / 1e6 if time else 0.0 for joules, time in zip(energy, seconds, strict=True)],
-        "peak_mw": power.peak / 1e6,
-        "mean_mw": power.mean / 1e6,
-        "energy_mwh": power.energy / 3.6e9,
+        "time": times[:-1].tolist(),
+        "mw": (watts / 1e6).tolist(),
+        "peak_mw": float(load.highest.max()) / 1e6,
+        "mean_mw": load.energy() / load.length / 1e6,
+        "energy_mwh": load.energy() / 3.6e9,
     }

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colossi.site.design import Design
-from colossi.site.floor import origins
+from colossi.site.design import Design, Floats, Racks
 from colossi.spec.site import SiteSpec
 
 GAP = 0.6  # of a cell, between racks
+BETWEEN_HALLS = 3.0  # [m] on the map
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,15 @@ def by_rack(names: Sequence[str], racks: Mapping[str, str], nodes_per_rack: int)
 def by_design(names: Sequence[str], built: Design, site: SiteSpec) -> Map:
     """As the site's floor plan has it, seen from above; nodes that are not built stand in racks below it.
 
-    The nodes of a rack fill its footprint, the lowest first; the halls lie side by side.
+    The nodes of a rack fill its footprint, the lowest first. Of each hall only what is built on is drawn.
     """
     racks, devices, rows = built.racks, built.devices, built.devices_of("node")
     wide, deep = site.rack.width, site.rack.depth
     in_rack = devices.rack[rows]
     most = int(np.bincount(in_rack).max())
     cell, columns = max((min(wide / k, deep / -(-most // k)), k) for k in range(1, most + 1))
-    left, top = racks.x / cell, (racks.y + origins(site)[racks.hall]) / cell
+    left, top = _side_by_side(racks, wide, deep)
+    left, top, down = left / cell, top / cell, float(top.max() + deep + BETWEEN_HALLS) / cell
     order = np.lexsort((devices.unit[rows], in_rack))
     begins = np.searchsorted(in_rack[order], in_rack[order])
     slot = np.empty(len(rows), np.int64)
@@ -75,11 +76,26 @@ def by_design(names: Sequence[str], built: Design, site: SiteSpec) -> Map:
     ]
     others = [name for name, place in zip(names, found, strict=True) if place < 0]
     below = by_rack(others, {}, most)
-    down = max(line[2] + line[4] for line in outlines) + 2 * GAP if others else 0.0
     outlines += [(rack, left, top + down, w, h) for rack, left, top, w, h in below.racks]
     rest = iter(range(len(others)))
     places = [(x[at], y[at]) if at >= 0 else _of(below, next(rest), down) for at in found]
     return Map([float(x) for x, _ in places], [float(y) for _, y in places], outlines, "as the site is built")
+
+
+def _side_by_side(racks: Racks, wide: float, deep: float) -> tuple[Floats, Floats]:
+    """Left and top [racks] [m]; as many halls in a row as make the whole about twice as wide as high."""
+    left, top, halls = racks.x.copy(), racks.y.copy(), np.unique(racks.hall)
+    for hall in halls:
+        left[racks.hall == hall] -= left[racks.hall == hall].min()
+        top[racks.hall == hall] -= top[racks.hall == hall].min()
+    width, height = left.max() + wide + BETWEEN_HALLS, top.max() + deep + BETWEEN_HALLS
+
+    def size(columns: int) -> float:
+        return max(columns * width / 2, -(-len(halls) // columns) * height)
+
+    columns = min(range(1, len(halls) + 1), key=size)
+    place = np.searchsorted(halls, racks.hall)
+    return left + place % columns * width, top + place // columns * height
 
 
 def _of(below: Map, number: int, down: float) -> tuple[float, float]:

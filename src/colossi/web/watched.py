@@ -73,6 +73,8 @@ class Watched:
         self.lives: list[dict[str, Any]] = []  # incarnations, the newest last
         self.saves: list[dict[str, Any]] = []  # checkpoints
         self._spans: list[tuple[int, float]] = []  # of each span: the event that it began with, its date
+        self._faults = 0
+        self._kept: tuple[int, float] | None = None  # the newest step in the memory of nodes, and its date
         self._of_nodes: dict[str, list[int]] = {}  # places in marks
         self.read()
 
@@ -120,6 +122,20 @@ class Watched:
                 words = {word: number for number, word in enumerate(dict.fromkeys(column))}
                 columns[key] = {"words": list(words), "of": [words[word] for word in column]}
         return columns
+
+    def now(self) -> dict[str, Any]:
+        """Where the run stands, with what only a program asks for."""
+        self.read()
+        with self._lock:
+            life = self.lives[-1] if self.lives else {}
+            return self._now(self.spent.account()) | {
+                "workers": life.get("workers"),
+                "missing": life.get("missing"),
+                "restarts": max(len(self.lives) - 1, 0),
+                "faults": self._faults,
+                "snapshot_time": self._kept[1] if self._kept else None,
+                "parts_so_far": [self.spent.so_far.parts[part] for part in PARTS],
+            }
 
     def layout(self) -> dict[str, Any]:
         """The map of the nodes that are known, what states there are, and what was expected of the run."""
@@ -173,12 +189,16 @@ class Watched:
                 self.lives[-1]["source"] = event.text("source")
             case "checkpoint_complete":
                 self.saves.append({"id": number, "time": event.time, "step": event.step} | dict(event.data))
+        self._faults += event.kind == "fault"
         if event.kind in MARKS or (event.text("node") and event.kind != "waiting"):
             self._mark(number, event)
 
     def _step(self, number: int, event: Event) -> None:
         flops, peak = (float(self.facts.get(key) or 0) for key in ("flops_per_token", "peak_flops"))
         self.series.add(point_of(number, event, self.spent.so_far, flops, peak))
+        every, step = self.spec.checkpoint.snapshot_every, event.step or 0
+        if every and step >= every and (self._kept or (0, 0.0))[0] != step // every * every:
+            self._kept = step // every * every, event.time  # by the spec: the ledger does not say
         if self.lives:
             self.lives[-1].setdefault("first_step", event.step)
             self.lives[-1]["step"] = event.step
@@ -219,16 +239,11 @@ class Watched:
             "interruptions": len(spent.interruptions),
             "incarnation": self.lives[-1]["number"] if self.lives else None,
             "fleet": self.fleet.count(),
-            "snapshot_step": self._snapshot_step(),
+            "snapshot_step": self._kept[0] if self._kept else None,
             "snapshot_every": self.spec.checkpoint.snapshot_every,
             "checkpoint": {key: self.saves[-1].get(key) for key in SAVE} if self.saves else None,
             "facts": self.facts,
         }
-
-    def _snapshot_step(self) -> int | None:
-        """The newest step that nodes keep in memory, by the spec; the ledger does not say."""
-        every, newest = self.spec.checkpoint.snapshot_every, self.series.newest
-        return newest.step // every * every if every and newest else None
 
     def _timeline(self, spent: Account, after: int) -> dict[str, Any]:
         """Of each span when it began, how long it was, and the part that its time goes to."""

@@ -125,8 +125,11 @@ async function choose(run) {
   $("history").textContent = "";
   document.querySelectorAll("#runs button").forEach((button, at) => button.setAttribute("aria-pressed", at === run));
   await take(run, await get(`api/runs/${run}/since/0`));
-  data.power = await get(`api/runs/${run}/power`);
-  drawCharts(["power"]);
+  get(`api/runs/${run}/power`).then((power) => {
+    if (run !== page.run) return;
+    data.power = power;
+    drawCharts(["power"]);
+  });
 }
 
 // --- time travel -----------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ function setPlaying(on) {
 
 function go(t, live) {
   page.live = live;
-  page.t = t;
+  page.t = Math.min(t, data.now.heard);
   $("live").setAttribute("aria-pressed", live);
   travel();
   drawAll();
@@ -215,6 +218,11 @@ function pointNow() { // the newest point at page.t
   return Object.fromEntries(Object.entries(data.points).map(([key, column]) => [key, column[at]]));
 }
 
+function powerNow() { // [MW]
+  const { time, mw } = data.power;
+  return mw[Math.max(countUntil(time, page.t - data.now.began) - 1, 0)];
+}
+
 function drawTiles() {
   const now = data.now, point = pointNow(), want = data.expected;
   const parts = page.live ? now.parts : point ? point.parts : now.parts.map(() => 0);
@@ -222,7 +230,7 @@ function drawTiles() {
   const good = whole ? parts[data.parts.indexOf("productive")] / whole : null;
   const lives = countUntil(data.lives.time, page.t), saves = countUntil(data.saves.time, page.t);
   const beside = (value, form) => value == null ? "" : `forecast ${form(value)}`;
-  const saved = saves ? `step ${number(data.saves.step[saves - 1])}` : "none";
+  const saved = saves ? number(data.saves.step[saves - 1]) : "none";
   const kept = now.snapshot_every && point ? Math.floor(point.step / now.snapshot_every) * now.snapshot_every : null;
   const tiles = [
     ["step", point ? number(point.step) : "–", now.goal ? `of ${number(now.goal)}` : ""],
@@ -232,8 +240,9 @@ function drawTiles() {
     ["a step", span(point && point.step_seconds), beside(want.step_seconds, span)],
     ["goodput", percent(good), beside(want.goodput, percent)],
     ["incarnation", lives ? String(data.lives.number[lives - 1]) : "–", lives ? `${number(data.lives.workers[lives - 1])} workers` : ""],
-    ["checkpoint", saved, saves ? `${span(page.t - data.saves.time[saves - 1])} ago` : ""],
-    ["snapshot", kept == null ? "none" : `step ${number(kept)}`, now.snapshot_every ? `every ${now.snapshot_every} steps` : ""],
+    ["checkpoint at step", saved, saves ? `${span(page.t - data.saves.time[saves - 1])} ago` : ""],
+    ...(data.power ? [["power", `${number(powerNow(), 1)} MW`, `${number(data.power.energy_mwh, 0)} MWh in all`]] : []),
+    ["snapshot at step", kept == null ? "none" : number(kept), now.snapshot_every ? `every ${now.snapshot_every} steps` : ""],
   ];
   $("tiles").replaceChildren(...tiles.map(([name, value, beside]) => {
     const tile = document.createElement("div");
@@ -259,25 +268,42 @@ function drawTiles() {
   }));
 }
 
-function drawTimeline() {
+function drawTimeline() { // a column of pixels shows how its time is shared out, and how many faults it had
+  if (!data.now) return;
   const canvas = $("timeline"), ratio = window.devicePixelRatio || 1;
-  canvas.width = canvas.clientWidth * ratio;
+  canvas.width = Math.max(1, canvas.clientWidth * ratio);
   canvas.height = canvas.clientHeight * ratio;
   const context = canvas.getContext("2d"), { began, heard } = data.now;
-  const scale = canvas.width / Math.max(heard - began, 1e-9), high = canvas.height;
-  const { time = [], seconds = [], part = [] } = data.spans;
+  const wide = canvas.width, scale = wide / Math.max(heard - began, 1e-9), high = canvas.height;
+  const { time = [], seconds = [], part = [] } = data.spans, columns = {};
   for (let at = 0; at < time.length; at++) {
-    context.fillStyle = PARTS[part[at]] || "#555";
-    context.fillRect((time[at] - began) * scale, high * 0.3, Math.max(seconds[at] * scale, 0.6), high * 0.5);
+    const shares = columns[part[at]] ||= new Float64Array(wide + 1);
+    const end = Math.min((time[at] + seconds[at] - began) * scale, wide);
+    for (let x = Math.max((time[at] - began) * scale, 0); x < end;) {
+      const next = Math.min(Math.floor(x) + 1, end);
+      shares[Math.floor(x)] += next - x;
+      x = next;
+    }
   }
-  const marks = data.marks;
-  for (let at = 0; at < (marks.time || []).length; at++) {
-    if (marks.kind[at] !== "fault" && marks.kind[at] !== "quarantined") continue;
-    context.fillStyle = marks.kind[at] === "fault" ? "#e84142" : "#9b59b6";
-    context.fillRect((marks.time[at] - began) * scale, 0, Math.max(1, ratio), high * 0.26);
+  const names = Object.keys(PARTS).filter((name) => columns[name]), top = high * 0.3, whole = high * 0.52;
+  for (let x = 0; x < wide; x++) {
+    let y = top + whole;
+    for (const name of names) {
+      const share = columns[name][x] * whole;
+      context.fillStyle = PARTS[name];
+      if (share > 0) context.fillRect(x, (y -= share), 1, share);
+    }
   }
-  context.fillStyle = "#20a4a4";
-  for (const t of data.saves.time || []) context.fillRect((t - began) * scale, high * 0.84, Math.max(1, ratio), high * 0.16);
+  const bars = (times, colour, from, room) => {
+    const counts = new Uint32Array(wide + 1), each = Math.max(1, Math.round(ratio));
+    for (const t of times) counts[Math.floor((t - began) * scale / each) * each]++;
+    const most = counts.reduce((a, b) => Math.max(a, b), 1);
+    context.fillStyle = colour;
+    counts.forEach((count, x) => count && context.fillRect(x, from + room * (1 - count / most), each, room * count / most));
+  };
+  const { kind = [], time: when = [] } = data.marks;
+  bars(when.filter((_, at) => kind[at] === "fault"), "#e84142", 0, high * 0.26);
+  bars(data.saves.time || [], "#20a4a4", high * 0.86, high * 0.14);
 }
 
 function series(column, until) {
@@ -296,7 +322,12 @@ function drawCharts(names) {
   const give = (name, lines) => charts[name] && charts[name].setOption(
     { xAxis: { name: label, max: end }, series: lines.map((points) => ({ data: points })) }, { lazyUpdate: true });
   for (const name of names) {
-    if (name === "loss") give(name, [series("loss", until)]);
+    if (name === "loss") {
+      const points = series("loss", until);
+      give(name, [points]);
+      const none = points.length || !(data.points.time || []).length ? "" : "steps without a loss: it is simulated";
+      if (charts.loss) charts.loss.setOption({ title: { text: none, left: "center", top: "40%", textStyle: { color: "#8a93a5", fontSize: 12 } } });
+    }
     if (name === "speed") give(name, [series("tokens_per_second", until), flat(want.tokens_per_second)]);
     if (name === "mfu") give(name, [series("mfu", until), flat(want.mfu)]);
     if (name === "step") give(name, [series("step_seconds", until), flat(want.step_seconds)]);
