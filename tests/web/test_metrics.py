@@ -137,7 +137,7 @@ def test_the_dashboard_of_grafana_asks_for_what_there_is(run: Run) -> None:
 
 
 def samples(run: Run) -> dict[tuple[object, ...], float]:
-    """(name, label, ...) -> value, as the reference parser of OpenMetrics reads them; without the labels too."""
+    """(name, label, ...) -> value, as the reference parser of OpenMetrics reads them."""
     text = generate_latest(registry_of([run])).decode()
     assert text.endswith("# EOF\n")
     families = text_string_to_metric_families(text)
