@@ -13,6 +13,7 @@ COMMANDS = (
     "trace",
     "evaluate",
     "chat",
+    "serve",
     "report",
     "forecast",
     "plan",

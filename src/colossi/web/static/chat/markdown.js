@@ -20,7 +20,7 @@ function element(name, ...children) {
 
 function markdown(text) { // a fragment
   const found = document.createDocumentFragment();
-  found.append(...blocks(text.replace(/\r\n?/g, "\n").split("\n")));
+  found.append(...blocks(text.replace(/\r\n?/g, "\n").replace(/\n$/, "").split("\n")));
   return found;
 }
 
@@ -152,7 +152,7 @@ function inline(text) {
     else if ((match = /^~~(?=\S)([^]*?\S)~~/.exec(rest))) give(element("s", ...inline(match[1])));
     else if ((match = emphasis(rest, text[at - 1] || ""))) give(match.node);
     else {
-      match = /^(?:\*+|_+|[^])/u.exec(rest);
+      match = /^[^]/u.exec(rest);
       plain += match[0];
     }
     at += match[0].length;
@@ -162,11 +162,11 @@ function inline(text) {
 }
 
 function emphasis(rest, before) { // *one*, **two**, ***three***; underscores not inside a word
-  const match = /^(\*{1,3}|_{1,3})(?=\S)/.exec(rest);
-  if (!match || (match[1][0] === "_" && /\w/.test(before))) return null;
-  for (let count = match[1].length; count > 0; count--) {
-    const mark = match[1][0].repeat(count);
-    const end = closing(rest, mark, count);
+  const match = /^(\*+|_+)(?=\S)/.exec(rest);
+  if (!match || match[1].length > 3 || (match[1][0] === "_" && /\w/.test(before))) return null;
+  const sign = match[1][0], opened = match[1].length;
+  for (const count of opened === 3 ? [3, 1, 2] : [opened]) {
+    const end = closing(rest, sign.repeat(count), count, opened);
     if (end < 0) continue;
     const inside = inline(rest.slice(count, end));
     const node = count === 1 ? element("em", ...inside) : count === 2 ? element("strong", ...inside)
@@ -176,8 +176,8 @@ function emphasis(rest, before) { // *one*, **two**, ***three***; underscores no
   return null;
 }
 
-function closing(rest, mark, count) { // where the same mark ends it, code and longer marks left out; -1
-  for (let at = count; at < rest.length; at++) {
+function closing(rest, mark, count, opened) { // where the same mark ends it, code and longer marks left out; -1
+  for (let at = opened; at < rest.length; at++) {
     if (rest[at] === "\\") at++;
     else if (rest[at] === "`") {
       const code = /^(`+)[^]*?[^`]\1(?!`)/.exec(rest.slice(at));
