@@ -1,7 +1,9 @@
 """
-Makes dashboard.png: `PYTHONPATH=src python docs/images/pages.py`, in a minute; needs Chromium.
+Makes dashboard.png and chat.png: `PYTHONPATH=src python docs/images/pages.py`, in a minute; needs Chromium.
 
-What is shown is a simulated run of examples/colossus.toml, as of the middle of its third day.
+The dashboard shows a simulated run of examples/colossus.toml, in the middle of its third day. The chat page
+stands before the stand-in server of the tests, which says what is written here: models that a laptop trains
+in minutes have nothing to say that shows Markdown.
 """
 
 import subprocess
@@ -15,6 +17,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.web.standin import StandIn, app_of, listening  # noqa: E402
+
 SWITCHES = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 
 
@@ -48,10 +54,39 @@ def dashboard(browser: Browser, folder: Path) -> None:
         page.screenshot(path=HERE / "dashboard.png")
 
 
+ANSWER = """Sum the digits until one is left. Its remainder by **9** is that of the number itself:
+
+```python
+def digital_root(number: int) -> int:
+    return 1 + (number - 1) % 9 if number else 0  # 10 = 1 (mod 9)
+```
+
+| number | by hand | `digital_root` |
+|-------:|---------|:--------------:|
+| 38 | 3 + 8 = 11, 1 + 1 = 2 | 2 |
+| 99 | 9 + 9 = 18, 1 + 8 = 9 | 9 |
+
+1. It takes *constant* time.
+2. It needs no loop."""
+
+
+def chat(browser: Browser) -> None:
+    with listening(app_of(StandIn(answer=ANSWER))) as address:
+        page = browser.new_page(viewport={"width": 1100, "height": 760}, color_scheme="dark")
+        page.goto(address)
+        for question in ("Which node failed most often?", "How do I get the digital root of a number?"):
+            page.keyboard.press("Alt+n")
+            page.fill("#text", question)
+            page.keyboard.press("Enter")
+            page.wait_for_selector(".message.assistant .regenerate")
+        page.screenshot(path=HERE / "chat.png")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=SWITCHES)
         dashboard(browser, Path(folder))
+        chat(browser)
         browser.close()
 
 

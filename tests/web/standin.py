@@ -1,8 +1,8 @@
 """
 A stand-in for a server of OpenAI's API that streams what a test wants, as slowly as it wants.
 
-It is not a model: it is here so that an answer can be Markdown, can fail half-way and can be stopped. That the
-page talks to the real server is tested in test_chat_server.py.
+It is not a model: it is here so that an answer can be Markdown, can fail half-way and can be stopped. The
+page before the real server is tested in test_chat_server.py.
 """
 
 import asyncio

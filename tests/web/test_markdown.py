@@ -53,7 +53,7 @@ SAMPLES = [
     "1986\\. A great year",
     "- [ ] not a task list",
     "+ plus\n+ list",
-    "Answer: **42**.\n\nSteps:\n\n1. *First*, add `2 + 2`.\n2. Then **stop**.\n\n```js\nlet a = 'x'; // y\n```\nDone.",
+    "It: **42**.\n\nSteps:\n\n1. *First*, add `2 + 2`.\n2. Then **stop**.\n\n```js\na = 'x'; // y\n```\nDone.",
 ]
 EVIL = [
     "<script>window.ran = 1</script>",
@@ -71,9 +71,34 @@ EVIL = [
     "# <iframe srcdoc='<script>parent.ran=1</script>'>",
     "`<img src=x onerror=window.ran=1>`",
 ]
-ALLOWED = set("P H1 H2 H3 H4 H5 H6 UL OL LI PRE CODE SPAN EM STRONG S A BR HR BLOCKQUOTE BUTTON".split())
-ALLOWED |= set("TABLE THEAD TBODY TR TH TD".split())
-DRAW = "text => { const box = document.createElement('div'); box.append(markdown(text)); document.body.replaceChildren(box);"
+ALLOWED = set(
+    [
+        "P",
+        "H1",
+        "H2",
+        "H3",
+        "H4",
+        "H5",
+        "H6",
+        "UL",
+        "OL",
+        "LI",
+        "PRE",
+        "CODE",
+        "SPAN",
+        "EM",
+        "STRONG",
+        "S",
+        "A",
+        "BR",
+        "HR",
+        "BLOCKQUOTE",
+        "BUTTON",
+    ]
+)
+ALLOWED |= set(["TABLE", "THEAD", "TBODY", "TR", "TH", "TD"])
+DRAW = "text => { const box = document.createElement('div'); box.append(markdown(text)); "
+DRAW += "document.body.replaceChildren(box); "
 HTML = DRAW + "box.querySelectorAll('.copy').forEach(one => one.remove()); return box.innerHTML; }"
 
 
@@ -99,8 +124,16 @@ def test_nothing_in_an_answer_can_run(reader: Page) -> None:
         reader.evaluate(HTML, sample)
         names = set(reader.evaluate("[...document.body.querySelectorAll('div *')].map(one => one.tagName)"))
         assert names <= ALLOWED, sample
-        attributes = "[...document.body.querySelectorAll('div *')].flatMap(one => [...one.attributes].map(each => each.name))"
-        assert set(reader.evaluate(attributes)) <= {"class", "href", "rel", "target", "type", "style", "start"}, sample
+        attributes = "[...document.body.querySelectorAll('div *')].flatMap(one => one.getAttributeNames())"
+        assert set(reader.evaluate(attributes)) <= {
+            "class",
+            "href",
+            "rel",
+            "target",
+            "type",
+            "style",
+            "start",
+        }, sample
         links = reader.evaluate("[...document.querySelectorAll('a')].map(one => one.protocol)")
         assert set(links) <= {"https:", "http:", "mailto:"}, sample
         for link in reader.query_selector_all("a"):
@@ -112,7 +145,9 @@ def test_nothing_in_an_answer_can_run(reader: Page) -> None:
 def test_whatever_comes_half_way_can_be_drawn(reader: Page) -> None:
     """An answer is drawn while it grows; all of its text is there, whatever it may become."""
     whole = "\n\n".join(SAMPLES)
-    reader.evaluate("whole => { for (let end = 0; end < whole.length; end += 3) markdown(whole.slice(0, end)); }", whole)
+    reader.evaluate(
+        "whole => { for (let end = 0; end < whole.length; end += 3) markdown(whole.slice(0, end)); }", whole
+    )
 
 
 def test_a_long_answer_takes_no_longer_than_it_should(reader: Page) -> None:
@@ -129,10 +164,14 @@ def test_code_is_coloured(reader: Page) -> None:
 
 
 def plain(html: str) -> str:
-    """Without what may differ: spaces between blocks, colours of code, and all attributes but where links go."""
+    """Without what may differ: spaces between blocks, colours of code, attributes but where links go."""
     html = re.sub(r"</?span[^>]*>", "", html)
     html = re.sub(r'<a href="([^"]*)"[^>]*>', r'<a href="\1">', html)
     html = re.sub(r"<(?!a |ol)(\w+)[^>]*>", r"<\1>", html)
     html = html.replace("&quot;", '"').replace("<br />", "<br>").replace("&nbsp;", "\u00a0")
-    html = re.sub(r"\s*\n\s*(?=<)|(?<=>)\s*\n\s*", "", html) if "<pre>" not in html else re.sub(r"\n(?=<)|(?<=>)\n", "", html)
+    html = (
+        re.sub(r"\s*\n\s*(?=<)|(?<=>)\s*\n\s*", "", html)
+        if "<pre>" not in html
+        else re.sub(r"\n(?=<)|(?<=>)\n", "", html)
+    )
     return html.strip()

@@ -162,18 +162,20 @@ function inline(text) {
 }
 
 function emphasis(rest, before) { // *one*, **two**, ***three***; underscores not inside a word
-  const match = /^(\*+|_+)(?=\S)/.exec(rest);
+  const match = /^(\*+(?!\*)|_+(?!_))(?=\S)/.exec(rest);
   if (!match || match[1].length > 3 || (match[1][0] === "_" && /\w/.test(before))) return null;
   const sign = match[1][0], opened = match[1].length;
-  for (const count of opened === 3 ? [3, 1, 2] : [opened]) {
-    const end = closing(rest, sign.repeat(count), count, opened);
-    if (end < 0) continue;
-    const inside = inline(rest.slice(count, end));
-    const node = count === 1 ? element("em", ...inside) : count === 2 ? element("strong", ...inside)
-      : element("em", element("strong", ...inside));
-    return { 0: rest.slice(0, end + count), node };
+  const ends = (count) => closing(rest, sign.repeat(count), count, opened);
+  let count = opened, end = ends(opened);
+  if (opened === 3 && end < 0) { // the one that ends last is outside
+    count = ends(1) > ends(2) ? 1 : 2;
+    end = ends(count);
   }
-  return null;
+  if (end < 0) return null;
+  const inside = inline(rest.slice(count, end));
+  const node = count === 1 ? element("em", ...inside) : count === 2 ? element("strong", ...inside)
+    : element("em", element("strong", ...inside));
+  return { 0: rest.slice(0, end + count), node };
 }
 
 function closing(rest, mark, count, opened) { // where the same mark ends it, code and longer marks left out; -1
