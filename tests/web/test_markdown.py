@@ -53,7 +53,7 @@ SAMPLES = [
     "1986\\. A great year",
     "- [ ] not a task list",
     "+ plus\n+ list",
-    "It: **42**.\n\nSteps:\n\n1. *First*, add `2 + 2`.\n2. Then **stop**.\n\n```js\na = 'x'; // y\n```\nDone.",
+    "It: **42**.\n\nSteps:\n\n1. *First*, add `2 + 2`.\n2. Then **stop**.\n\n```js\na = ''; // y\n```\nEnd.",
 ]
 EVIL = [
     "<script>window.ran = 1</script>",

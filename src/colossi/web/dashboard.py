@@ -82,7 +82,7 @@ def app_of(runs: Sequence[Watched]) -> FastAPI:
 
     @app.get("/api/runs")
     def names() -> list[dict[str, Any]]:
-        return [{"name": watched.name, "simulated": watched.expected.simulated} for watched in runs]
+        return [headline(watched) for watched in runs]
 
     def everything(number: int) -> Response:
         return kept("since", number, runs[number].read(), lambda: runs[number].since(0))
@@ -123,6 +123,14 @@ def app_of(runs: Sequence[Watched]) -> FastAPI:
 
     ui.run_with(app, root=page, title="colossi", dark=True, show_welcome_message=False, tailwind=False)
     return app
+
+
+def headline(watched: Watched) -> dict[str, Any]:
+    """A run among others."""
+    now = watched.now()
+    point = now["point"] or {}
+    found = {"name": watched.name, "simulated": watched.expected.simulated, "goodput": now["goodput"]}
+    return found | {"step": point.get("step")}
 
 
 def _json(value: dict[str, Any] | None) -> Response:
@@ -170,7 +178,7 @@ def _waterfall() -> dict[str, Any]:
     bars = {"type": "bar", "stack": "all", "animation": False, "barCategoryGap": "25%", "data": []}
     clear = {"itemStyle": {"color": "transparent"}, "silent": True}
     label = {"show": True, "position": "top", "color": "#c9cfdb", "fontSize": 10}
-    share = {":formatter": "(p) => (100 * p.value).toFixed(1) + '%'"}
+    share = {":formatter": "(p) => p.value < 0.0005 ? '' : (100 * p.value).toFixed(1) + '%'"}
     return {
         "grid": {"left": 44, "right": 8, "top": 18, "bottom": 58},
         "xAxis": {
@@ -179,5 +187,9 @@ def _waterfall() -> dict[str, Any]:
             "axisLabel": {"color": "#8a93a5", "rotate": 38, "interval": 0},
         },
         "yAxis": {"type": "value", "max": 1, **AXIS},
-        "series": [bars | clear, bars | {"label": label | share}],
+        "series": [
+            bars | clear,
+            bars | {"label": label | share},
+            {"type": "scatter", "data": [], "symbol": "rect", "symbolSize": [22, 2], "color": "#ffd166"},
+        ],
     }

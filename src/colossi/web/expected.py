@@ -18,6 +18,7 @@ from colossi.spec import Spec
 from colossi.world.machinery import GPUS_PER_RACK, nodes_of_site
 from colossi.world.power import load_of_run
 
+NAMES = {"lost work": "recomputation"}  # the ledger's word for a part of the forecast
 STRETCHES = 1500  # of the curve of power that a page is sent
 
 
@@ -41,6 +42,8 @@ class Expected:
             "tokens_per_second": found.tokens_per_step / found.step_seconds,
             "ettr": found.goodput.ettr,
             "goodput": found.goodput.goodput,
+            "parts": {NAMES.get(part, part): share for part, share in found.goodput.parts.items()}
+            | {"productive": found.goodput.goodput},
             "days": found.seconds / 86400,
             "dollars": found.dollars,
         }

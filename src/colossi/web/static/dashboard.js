@@ -5,6 +5,8 @@
 "use strict";
 
 const POLL_MS = 300;
+const OTHERS_MS = 2000;
+const MOST_POINTS = 6000; // that are kept; the server sends 2,048 at most
 const CHARTS_MS = 250; // while it is replayed, charts are drawn so often
 const COLOURS = { absent: [38, 43, 54], spare: [74, 124, 198], training: [52, 178, 112], failed: [232, 65, 66],
   "set aside": [240, 173, 78], quarantined: [155, 89, 182] };
@@ -102,8 +104,10 @@ async function take(run, more) {
     data.parts = layout.parts;
     data.expected = layout.expected;
     map.show(layout);
-    $("arranged").textContent = `${layout.names.length.toLocaleString("en")} nodes, ${layout.arranged}`;
+    const count = layout.names.length;
+    $("arranged").textContent = `${count.toLocaleString("en")} ${count === 1 ? "node" : "nodes"}, ${layout.arranged}`;
   }
+  if (page.live && page.newest && (data.points.time || []).length > MOST_POINTS) return choose(run); // anew, thinned
   page.newest = more.newest;
   if (more.now) data.now = more.now;
   for (const table of ["points", "changes", "marks", "spans", "lives", "saves"]) append(data[table], more[table]);
@@ -128,6 +132,7 @@ async function choose(run) {
   get(`api/runs/${run}/power`).then((power) => {
     if (run !== page.run) return;
     data.power = power;
+    page.powerless = power ? -1 : run;
     drawCharts(["power"]);
   });
 }
@@ -325,19 +330,24 @@ function drawCharts(names) {
     if (name === "loss") {
       const points = series("loss", until);
       give(name, [points]);
-      const none = points.length || !(data.points.time || []).length ? "" : "steps without a loss: it is simulated";
-      if (charts.loss) charts.loss.setOption({ title: { text: none, left: "center", top: "40%", textStyle: { color: "#8a93a5", fontSize: 12 } } });
+      instead("loss", points.length || !(data.points.time || []).length ? "" : "steps without a loss: it is simulated");
     }
     if (name === "speed") give(name, [series("tokens_per_second", until), flat(want.tokens_per_second)]);
     if (name === "mfu") give(name, [series("mfu", until), flat(want.mfu)]);
     if (name === "step") give(name, [series("step_seconds", until), flat(want.step_seconds)]);
     if (name === "over") give(name, [goodputOver(until), flat(want.goodput)]);
+    if (name === "power") instead("power", data.power === null && page.powerless === page.run ? "nobody has measured it" : "");
     if (name === "power" && data.power) {
       const cut = page.live ? data.power.time.length : countUntil(data.power.time, page.t - data.now.began);
       give(name, [data.power.time.slice(0, cut).map((t, at) => [t / unit()[1], data.power.mw[at]])]);
     }
     if (name === "goodput") waterfall();
   }
+}
+
+function instead(name, text) { // of a chart that has nothing to show
+  const textStyle = { color: "#8a93a5", fontSize: 12 };
+  charts[name]?.setOption({ title: { text, left: "center", top: "40%", textStyle } });
 }
 
 function goodputOver(until) {
@@ -359,9 +369,11 @@ function waterfall() { // from all that was paid for, loss by loss, down to what
   const bars = [[0, 1]];
   for (const [, share] of losses) bars.push([left - share, share]), left -= share;
   bars.push([0, parts[data.parts.indexOf("productive")] / whole]);
+  const planned = names.map((name) => (data.expected.parts || {})[name]);
   charts.goodput.setOption({ xAxis: { data: names }, series: [
     { data: bars.map(([base]) => Math.max(base, 0)) },
-    { data: bars.map(([, share], at) => ({ value: share, itemStyle: { color: PARTS[names[at]] || "#8a93a5" } })) } ] });
+    { data: bars.map(([, share], at) => ({ value: share, itemStyle: { color: PARTS[names[at]] || "#8a93a5" } })) },
+    { data: planned.map((share, at) => share === undefined ? null : [at, Math.max(bars[at][0], 0) + share]) } ] });
 }
 
 function drawLives() { // the newest incarnations at page.t
@@ -401,16 +413,18 @@ async function history(index) {
   const now = document.createElement("p");
   now.textContent = `${data.states[map.states[index]]}${told.rack ? `, in ${told.rack}` : ""}`;
   const list = document.createElement("ol");
-  for (const mark of told.events) {
+  for (const mark of told.events.filter((mark) => mark.time <= page.t)) {
     const item = document.createElement("li");
     item.textContent = `${span(mark.time - data.now.began)}: ${mark.kind.replaceAll("_", " ")} ${mark.why}`;
     list.append(item);
   }
-  if (!told.events.length) list.append("Nothing has happened to it.");
+  if (!list.childNodes.length) list.append("Nothing has happened to it until now.");
   box.replaceChildren(head, now, list);
 }
 
 // --- the beginning ---------------------------------------------------------------------------------------
+
+const said = (run, runs) => runs === 1 ? run.name : `${run.name} · step ${number(run.step)} · goodput ${percent(run.goodput)}`;
 
 async function begin(ids) {
   const wanted = ["fleet", "time", "timeline", "tiles", "lives"];
@@ -420,10 +434,14 @@ async function begin(ids) {
   const runs = await get("api/runs");
   $("runs").replaceChildren(...runs.map((run, at) => {
     const button = document.createElement("button");
-    button.textContent = run.name;
+    button.textContent = said(run, runs.length);
     button.addEventListener("click", () => choose(at));
     return button;
   }));
+  if (runs.length > 1) setInterval(async () => { // how the others are getting on
+    const now = await get("api/runs").catch(() => []);
+    now.forEach((run, at) => { $("runs").children[at].textContent = said(run, now.length); });
+  }, OTHERS_MS);
   $("speed").replaceChildren(...SPEEDS.map(([name, speed]) => new Option(name, speed)));
   $("speed").addEventListener("change", () => { page.speed = Number($("speed").value); });
   $("play").addEventListener("click", () => {
