@@ -19,6 +19,7 @@ COMMANDS = (
     "plan",
     "simulate",
     "torture",
+    "design",
     "dashboard",
 )  # the others look at train's run
 PAGES = (

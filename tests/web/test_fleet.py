@@ -8,7 +8,7 @@ import pytest
 from colossi.ledger.events import JSON, Event
 from colossi.site.cluster import design
 from colossi.spec import read_spec
-from colossi.web.fleet import CODES, NAMES, Fleet
+from colossi.web.fleet import CODES, NAMES, Fleet, late
 from colossi.web.places import Map, by_design, by_rack
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,20 @@ def test_the_changes_have_the_states_of_every_moment() -> None:
         for change in (change for change in fleet.changes if change.id == number):
             states[change.first : change.first + change.count] = [change.state] * change.count
         assert [NAMES[state] for state in states] == [state or "absent" for state in expected]
+
+
+def test_who_joins_first_of_all_was_not_there() -> None:
+    story: list[tuple[str, dict[str, JSON]]] = [
+        ("incarnation_started", {"nodes": ["a"]}),
+        ("node_lost", {"node": "a"}),
+        ("node_joined", {"node": "b"}),  # built meanwhile
+        ("incarnation_started", {"changed": {"0": "c"}}),
+        ("node_joined", {"node": "a"}),  # back
+        ("node_joined", {"node": "c"}),
+    ]
+    assert late(Event(time=1.0, kind=kind, incarnation=1, data=data) for kind, data in story) == {"b"}
+    fleet = Fleet.standing_by(["a", "b", "c"], 0.0, {"b"})
+    assert [NAMES[state] for state in fleet.states] == ["spare", "absent", "spare"]
 
 
 def test_a_site_is_drawn_as_it_is_built() -> None:

@@ -6,11 +6,22 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 
 import sys
 
-from colossi.cli import designing, planning, running, serving, simulating, watching
+from colossi.cli import checking, designing, exporting, planning, running, serving, simulating, watching
 from colossi.cli.app import app
 from colossi.errors import ColossiError
 
-__all__ = ["app", "designing", "main", "planning", "running", "serving", "simulating", "watching"]
+__all__ = [
+    "app",
+    "checking",
+    "designing",
+    "exporting",
+    "main",
+    "planning",
+    "running",
+    "serving",
+    "simulating",
+    "watching",
+]
 
 
 def main() -> None:

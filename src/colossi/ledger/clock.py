@@ -34,7 +34,13 @@ BEGINS = {"incarnation_started", "run_started"}  # older ledgers know only the s
 CHANGES = {"promoted", "shrunk", "grown"}  # of the world, as the controller wanted it
 ENDS = {"finished", "stopped", "gave_up"}
 CHECKPOINTS = {"checkpoint_begun", "checkpoint_complete", "checkpoint_failed"}
-BESIDE = {"evaluated", "data_prepared", "readmitted"}  # neither begins nor prolongs a run
+BESIDE = {
+    "evaluated",
+    "data_prepared",
+    "readmitted",
+    "node_tested",
+    "left_in",
+}  # neither begins nor prolongs a run
 
 
 def _nothing_lost() -> dict[str, float]:
@@ -107,6 +113,8 @@ class Ongoing:
             return
         if self._walk is not None:
             return self._walk.on(event)
+        if event.kind == "quarantined" and not self._early:
+            return  # by a check, before the run began
         self._early.append(event)
         if event.kind in BEGINS:
             self._walk, self._early = _walk(self._early), []
@@ -238,7 +246,7 @@ class _Walk:
         self.cursor = self.heard = now
         self.phase, self.paused, self.running, self.saving = "startup", False, False, False
         self.newest = None
-        self._forget()
+        self.faults, self.words, self.silence, self.change = [], None, None, ""
 
     def _begin(self, now: float, event: Event) -> None:
         """An incarnation begins; its run_started after an incarnation_started only adds what it knows."""
@@ -320,9 +328,6 @@ class _Walk:
             self.spent.interruptions.append(found)
         self._until(now, self.phase)
         self.running = False
-        self._forget()
-
-    def _forget(self) -> None:
         self.faults, self.words, self.silence, self.change = [], None, None, ""
 
     def _causes(self, now: float, reason: str) -> Iterator[tuple[float, float, Event]]:

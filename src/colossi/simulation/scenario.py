@@ -45,6 +45,7 @@ class Scenario:
     restart: float  # from then to the first step, the state being in memory
     reload: float  # more than that, if it comes from disk
     facts: dict[str, Any]  # what the ledger says of the run when it begins
+    arrivals: Sequence[float] = ()  # of each node; left out: all are there from the beginning
 
     @property
     def snapshot_share(self) -> float:

@@ -36,16 +36,14 @@ class FeedLoss:
 
 
 def switch_losses(design: Design) -> list[SwitchLoss]:
-    """A row for each network and kind of switch."""
+    """A row for each network and kind of switch. Managers, which have one port, are not asked."""
     cables, kind = design.cables, design.devices.kind
-    tier = (
-        cables.network.astype(np.int64) * 256
-        + kind[cables.upper] * 16
-        + (kind[cables.upper] == kind[cables.lower])
-    )
+    asked = kind[cables.lower] != KINDS.index("manager")
+    low, high = kind[cables.lower].astype(np.int64), kind[cables.upper].astype(np.int64)
+    tier = cables.network.astype(np.int64) * 512 + high * 16 + (low == high)
     losses = []
-    for code in np.unique(tier):
-        mine = np.flatnonzero(tier == code)
+    for code in np.unique(tier[asked]):
+        mine = np.flatnonzero((tier == code) & asked)
         lower, upper = cables.lower[mine].astype(np.int64), cables.upper[mine].astype(np.int64)
         pairs, each = np.unique(upper << 32 | lower, return_counts=True)
         ways = np.bincount(lower)
@@ -83,9 +81,9 @@ def feed_losses(design: Design, overhead: float) -> list[FeedLoss]:
 
 @dataclass(frozen=True)
 class Width:
-    """Bandwidth of a tier of the compute network, upwards, over that of all NICs below it; worst switch first.
+    """Bandwidth of a tier of the compute network, upwards, over that of what is cabled below it.
 
-    With an oversubscription of n:1 no switch is below 1/n; `whole` counts all of the tier.
+    With an oversubscription of n:1 no switch is below 1/n: `worst`. `whole`: the tier's over all NICs'.
     """
 
     tier: str

@@ -20,6 +20,7 @@ from colossi.spec.site import SiteSpec
 
 NODES_PER_STORAGE_SERVER = 16  # assumption
 NODES_PER_MANAGEMENT_SERVER = 256  # assumption
+MANAGEMENT_SERVERS = 5  # at least: those of NVIDIA's SuperPOD H100 of 127 nodes (RA-11333)
 SPINES = 2  # at least, over each leaf: the loss of one spine cuts no leaf off
 
 
@@ -107,7 +108,7 @@ def connect(
     said = fabric or FabricSpec(radix=switches.compute.ports, gigabits=switches.compute.gigabits)
     storage_said = FabricSpec(radix=switches.storage.ports, oversubscription=site.storage.oversubscription)
     servers = site.storage.servers or -(-nodes // NODES_PER_STORAGE_SERVER)
-    helpers = site.management.servers or max(3, -(-nodes // NODES_PER_MANAGEMENT_SERVER))
+    helpers = site.management.servers or max(MANAGEMENT_SERVERS, -(-nodes // NODES_PER_MANAGEMENT_SERVER))
     whole = clos(nodes, server.nics, said, spines=SPINES)
     compute = _tiers(whole, node_pods)
     storage = _tiers(clos(nodes + servers, 1, storage_said, spines=SPINES), node_pods)

@@ -85,7 +85,7 @@ class ManagementSpec(Table):
     """The management network (1 Gb/s to everything that has a controller) and the servers on it."""
 
     servers: int | None = Field(
-        default=None, ge=1, description="left out: one for each 256 nodes and at least 3; an assumption"
+        default=None, ge=1, description="left out: one for each 256 nodes and at least 5; an assumption"
     )
     leaf: str = Field(default="SN2201", description="its leaves, of the catalogue")
     spine: str = Field(default="SN4600C", description="its spines, of the catalogue")

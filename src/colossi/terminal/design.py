@@ -121,8 +121,8 @@ def _cooling(facts: dict[str, Any]) -> Table:
     for what in ("liquid", "air"):
         limit = cooling[f"{what}_limit_megawatts"]
         more = (
-            f"{cooling['cdus']:,} CDUs of {cooling['cdu_kilowatts']:.1f} kW each, {cooling['loops']:,} loops, "
-            f"{cooling['litres_per_minute']:,.0f} l/min"
+            f"{cooling['cdus']:,} CDUs of {cooling['cdu_kilowatts']:.1f} kW each, {cooling['loops']:,} "
+            f"loops, {cooling['litres_per_minute']:,.0f} l/min"
         )
         table.add_row(
             what,

@@ -5,7 +5,7 @@ A fold over the ledger's events. What it keeps are changes, so that whoever has 
 every node at any time. Nodes that stand side by side and change together are one change.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -45,6 +45,22 @@ class Change:
     state: int  # of CODES
 
 
+def late(events: Iterable[Event]) -> set[str]:
+    """Nodes that join before anything else is said of them: they have not been there before."""
+    known: set[str] = set()
+    found: set[str] = set()
+    for event in events:
+        if event.kind == "incarnation_started":
+            nodes, changed = event.data.get("nodes"), event.data.get("changed")
+            known.update(map(str, nodes) if isinstance(nodes, Sequence) else ())
+            known.update(map(str, changed.values()) if isinstance(changed, Mapping) else ())
+        elif node := event.text("node"):
+            if event.kind == "node_joined" and node not in known:
+                found.add(node)
+            known.add(node)
+    return found
+
+
 @dataclass(slots=True)
 class Fleet:
     """Nodes in the order in which they were first heard of; `numbers` is the place of each in it."""
@@ -59,10 +75,12 @@ class Fleet:
     changes: list[Change] = field(default_factory=list)
 
     @classmethod
-    def standing_by(cls, names: Sequence[str], time: float) -> "Fleet":
-        """Nodes that are there from the beginning, and of which the ledger need not say so."""
+    def standing_by(cls, names: Sequence[str], time: float, late: Collection[str] = ()) -> "Fleet":
+        """Nodes that are there from the beginning, though the ledger does not say so; late ones are not."""
         fleet = cls()
         fleet._set(0, time, names, "spare")
+        if late:
+            fleet._set(0, time, late, "absent")
         return fleet
 
     def on(self, number: int, event: Event) -> None:

@@ -16,7 +16,7 @@ from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 from colossi.ledger.store import Ledger
 from colossi.web.expected import Expected, expected
-from colossi.web.fleet import STATES, Fleet
+from colossi.web.fleet import STATES, Fleet, late
 from colossi.web.places import by_design, by_rack
 from colossi.web.series import Series, point_of
 
@@ -170,8 +170,9 @@ class Watched:
     def _on(self, number: int, event: Event) -> None:
         if self.began is None:
             self.began = event.time
-            if self.expected.nodes:
-                self.fleet = Fleet.standing_by(self.expected.nodes, event.time)
+            if self.expected.nodes:  # a simulated ledger is whole when it is there
+                missing = late(event for _, event in self._ledger.events())
+                self.fleet = Fleet.standing_by(self.expected.nodes, event.time, missing)
         self.heard = max(self.heard or event.time, event.time)
         self.spent.add(event)
         self.fleet.on(number, event)

@@ -107,6 +107,7 @@ async function answer(current) {
   try {
     if (!model) await greet();
     for await (const piece of answerTo(asked, mine.abort.signal)) {
+      mine.abort.signal.throwIfAborted(); // also what has come already
       if (piece.finish) message.note = piece.finish === "length" ? "cut off at the longest answer that the settings allow" : "";
       else message.content += piece;
       if (performance.now() - drawn > 40) { // the page is drawn 25 times a second, however fast tokens come
