@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -21,8 +22,11 @@ from colossi.errors import BadInput
 from colossi.ledger.events import Event
 from colossi.ledger.report import report
 from colossi.ledger.run import Run, begin_run
+from colossi.serve.metrics import Metrics
 from colossi.spec import read_spec
 from colossi.web.metrics import registry_of, serve_metrics
+
+from ..serve.served import model_folder, server
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS, PROMTOOL = Path("/usr/bin/prometheus"), Path("/usr/bin/promtool")
@@ -121,6 +125,25 @@ def test_prometheus_scrapes_them_and_answers(run: Run, tmp_path: Path) -> None:
         wait_for(asked, "colossi_run_step", 3.0)  # the next scrape has what is new
 
 
+def test_prometheus_scrapes_the_server_too(tmp_path: Path) -> None:
+    need_prometheus()
+    with server(model_folder(tmp_path / "small")) as (url, _):
+        target = url.removeprefix("http://").removesuffix("/v1")
+        done = subprocess.run(
+            [PROMTOOL, "check", "metrics"],
+            input=fetch(f"http://{target}/metrics"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr + done.stdout) == (0, "")
+        body = {"model": "small", "prompt": "the quick", "max_tokens": 4, "temperature": 0}
+        with prometheus(tmp_path, target) as asked:
+            assert httpx.post(f"{url}/completions", json=body, timeout=60).status_code == 200
+            wait_for(asked, 'sum(colossi_requests_total{status="200",path="/v1/completions"})', 1.0)
+            assert query(asked, "colossi_first_token_seconds_count") == 1.0
+
+
 def test_the_dashboard_of_grafana_asks_for_what_there_is(run: Run) -> None:
     board = json.loads((Path(web.__file__).parent / "grafana.json").read_text())
     asked = {
@@ -132,6 +155,9 @@ def test_the_dashboard_of_grafana_asks_for_what_there_is(run: Run) -> None:
     there = {name for name, *_ in samples(run)}
     ours = {name for name in asked if name.startswith("colossi_run_")}
     assert len(ours) > 10 and ours <= there, ours - there
+    theirs = {metric.name for metric in Metrics().registry.collect()}
+    suffixes = re.compile("_(total|bucket|sum|count)$")
+    assert {suffixes.sub("", name) for name in asked - ours} <= theirs
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
 
@@ -158,8 +184,10 @@ def served(run: Run) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     end = serve_metrics(run, str(port))
-    yield f"127.0.0.1:{port}"
-    end()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        end()
 
 
 @contextmanager
