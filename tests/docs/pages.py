@@ -24,6 +24,7 @@ COMMANDS = (
     "check",
     "status",
     "schedule",
+    "dashboard",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

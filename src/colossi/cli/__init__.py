@@ -6,7 +6,17 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 
 import sys
 
-from colossi.cli import building, checking, designing, exporting, planning, running, serving, simulating
+from colossi.cli import (
+    building,
+    checking,
+    designing,
+    exporting,
+    planning,
+    running,
+    serving,
+    simulating,
+    watching,
+)
 from colossi.cli.app import app
 from colossi.errors import ColossiError
 
@@ -21,6 +31,7 @@ __all__ = [
     "running",
     "serving",
     "simulating",
+    "watching",
 ]
 
 

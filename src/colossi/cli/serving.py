@@ -32,6 +32,7 @@ def serve(
 
     from colossi.serve.load import load
     from colossi.serve.server import run, serving
+    from colossi.web.chat import chat_page
 
     served = serving(load(folder), folder.resolve().name, known, batch, queue)
     address, real_port = sock.getsockname()[:2]
@@ -43,4 +44,4 @@ def serve(
         )
     else:
         say(f"{served.name} at {url}/v1, {batch} answers at once, {limits.cache} positions cached\n")
-    run(served, sock)
+    run(served, sock, [chat_page()])
