@@ -167,7 +167,8 @@ def _model(project: Project, best: _Best, horizon: int) -> "tuple[CpModel, list[
     ]
     end = model.new_int_var(best.bound, horizon, "end")
     for index, task in enumerate(project.tasks):
-        if not table.behind[index]:
+        # a successor with a negative lag may end before it
+        if all(lag < 0 for _, lag in table.behind[index]):
             model.add(end >= starts[index] + task.duration)
     for resource in project.resources:
         name = resource.name
