@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 from colossi.errors import BadInput
 from colossi.site.bounds import lower_bound
@@ -64,6 +64,8 @@ def test_what_is_tried_is_feasible_and_never_below_the_bound(project: Project) -
 
 @settings(deadline=None, max_examples=40)
 @given(small_projects(most=4))
+@example(Project("ends after its successor", 1.0, (Task("a", 0, earliest=2), Task("b", 0, (("a", -1),))), ()))
+@example(Project("lags", 1.0, (Task("a", 0), Task("b", 0, (("a", -1),)), Task("c", 0, (("a", 1),))), ()))
 def test_the_integer_program_means_the_same(project: Project) -> None:
     """CP-SAT alone, without a plan or a bound to start from: holds, gives and steps as the checker counts."""
     try:

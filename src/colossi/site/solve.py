@@ -143,8 +143,8 @@ def _horizon(project: Project) -> int:
     """Some schedule ends by then, if there is any [units]."""
     dates = [task.earliest for task in project.tasks]
     dates += [step[0] for resource in project.resources for step in resource.steps]
-    lags = sum(max((lag for _, lag in task.after), default=0) for task in project.tasks)
-    return max(dates) + sum(task.duration for task in project.tasks) + max(lags, 0)
+    lags = sum(max([0] + [lag for _, lag in task.after]) for task in project.tasks)
+    return max(dates) + sum(task.duration for task in project.tasks) + lags
 
 
 def _model(project: Project, best: _Best, horizon: int) -> "tuple[CpModel, list[IntVar]]":
@@ -167,7 +167,8 @@ def _model(project: Project, best: _Best, horizon: int) -> "tuple[CpModel, list[
     ]
     end = model.new_int_var(best.bound, horizon, "end")
     for index, task in enumerate(project.tasks):
-        if not table.behind[index]:
+        # a successor with a negative lag may end before it
+        if all(lag < 0 for _, lag in table.behind[index]):
             model.add(end >= starts[index] + task.duration)
     for resource in project.resources:
         name = resource.name
