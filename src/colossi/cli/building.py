@@ -1,5 +1,6 @@
 """Commands of those who build: when the cluster of a site will stand."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ def schedule(
     spec_file: SpecFile,
     overrides: Overrides = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long the solver may search.")] = 60.0,
+    odds: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Carry the plan out N times with luck: 50% and 90% dates.")
+    ] = 0,
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a chart of all tasks to this page.")
     ] = None,
@@ -25,6 +29,7 @@ def schedule(
     """Plan the construction of a site's cluster: power, crews, milestones, and what limits them."""
     from colossi.site.scheduling import plan
     from colossi.spec import read_spec
+    from colossi.terminal import chances as drawn
     from colossi.terminal import schedule as shown
     from colossi.terminal.progress import Progress
     from colossi.terminal.saving import writing
@@ -32,6 +37,11 @@ def schedule(
     spec = read_spec(spec_file, overrides, needs=("site", "construction"))
     with Progress() as progress:
         found = plan(spec, seconds, progress)
+        if odds:
+            from colossi.site.chances import chances
+
+            processes = min(len(os.sched_getaffinity(0)), 1 + odds // 100)
+            lives = chances(found, odds, 0, processes, lambda done: progress("lives of the plan", done, odds))
     if page is not None:
         from colossi.terminal.gantt import write_page
 
@@ -42,7 +52,12 @@ def schedule(
 
         with writing(export):
             write_files(found, export)
-    print_json(shown.as_json(found)) if as_json else print_rich(shown.render(found))
+    if as_json:
+        print_json(shown.as_json(found) | ({"odds": drawn.as_json(lives)} if odds else {}))
+    else:
+        print_rich(shown.render(found))
+        if odds:
+            print_rich(drawn.render(lives))
     for path in (page, export):
         if path is not None:
             say(f"written: {path}\n")

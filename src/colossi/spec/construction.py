@@ -101,6 +101,32 @@ class Offer(Table):
         return self.megawatts * 1e6 * self.count
 
 
+class RisksSpec(Table):
+    """What may go otherwise than planned; the defaults are assumptions. Tasks vary as their `hours` say."""
+
+    deliveries: Hours = Field(
+        default=(0.95, 1.0, 1.3), description="low, likely, high: days until a lot comes over those planned"
+    )
+    power: Hours = Field(default=(1.0, 1.0, 1.3), description="the same of feeds and offers of power")
+    fails: dict[str, float] = Field(
+        default={"acceptance": 0.05}, description="kind of task -> chance that it must be done again"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key in ("deliveries", "power"):
+            low, likely, high = getattr(self, key)
+            if not 0 < low <= likely <= high:
+                raise ValueError(
+                    f"risks.{key} = [{low:g}, {likely:g}, {high:g}] contradict each other: "
+                    "give low, likely and high, in this order"
+                )
+        for kind, chance in self.fails.items():
+            if not 0 <= chance < 1:
+                raise ValueError(f"risks.fails.{kind} = {chance:g} is no chance: give 0 or more, below 1")
+        return self
+
+
 class ConstructionSpec(Table):
     """How the cluster of [site] is built."""
 
@@ -116,6 +142,7 @@ class ConstructionSpec(Table):
     tasks: dict[str, TaskOverride] = Field(
         default={}, description="kinds of tasks otherwise than in the catalogue, below"
     )
+    risks: RisksSpec = Field(default=RisksSpec(), description="below")
     zone_pods: int = Field(default=8, ge=1, description="pods whose part of a hall is fitted out together")
     racks_per_task: int | None = Field(
         default=None, ge=1, description="left out: the least that makes at most 10,000 tasks"
@@ -139,7 +166,11 @@ class ConstructionSpec(Table):
             raise ValueError(
                 f"offers are {len(self.offers)}: all their subsets are tried, give at most {MOST_OFFERS}"
             )
-        check_no_circle(self.kinds)
+        kinds = self.kinds
+        check_no_circle(kinds)
+        for kind in self.risks.fails:
+            if kind not in kinds:
+                raise ValueError(f"risks.fails.{kind} is no kind of task: {_meant(kind, list(kinds))}")
         return self
 
     @property

@@ -20,7 +20,7 @@ def render(plan: Plan) -> RenderableType:
     shifts = f"{built.hours_a_day} hours a day, {built.days_a_week} days a week"
     head = Text.assemble(
         (plan.spec.name, "bold"),
-        f"  {plan.gpus:,} GPUs in {len(plan.design.racks):,} racks, {plan.kilowatts / 1e3:,.1f} MW; ",
+        f"  {plan.gpus:,} GPUs in {len(plan.design.racks):,} racks, {plan.kilowatts / 1e3:,.1f} MW\n",
         f"{len(plan.project.tasks):,} tasks from {built.start}, {shifts}",
     )
     parts = (_milestones(plan), _choices(plan), _limits(plan), _busy(plan), _levers(plan))
