@@ -61,17 +61,15 @@ class Growth:
         ]
 
     @property
-    def gained(self) -> Spread:
-        """Days of the whole machine's training at the forecast pace that were done before it was complete."""
-        return Spread.of([complete - (day - self.alone) for complete, day in self._pairs()])
+    def alone(self) -> float:
+        """Days that all tokens take the complete machine, failures aside."""
+        return self.scenario.plan.steps * self.scenario.step_seconds / DAY
 
     @property
-    def alone(self) -> float:
-        """Days that all tokens take the complete machine, as forecast."""
-        return self.forecast.seconds / DAY
-
-    def _pairs(self) -> list[tuple[float, float]]:
-        return list(zip(self.complete.tolist(), self.trained, strict=True))
+    def sooner(self) -> Spread:
+        """Days that are gained on one who waits for the last pod, and then trains without a failure."""
+        pairs = zip(self.complete.tolist(), self.trained, strict=True)
+        return Spread.of([complete + self.alone - day for complete, day in pairs])
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -83,7 +81,7 @@ class Growth:
             "trained_day": Spread.of(self.trained).as_json(),
             "unfinished": sum(not life.finished for life in self.lives),
             "days_of_the_whole_machine": self.alone,
-            "days_gained_by_training_while_building": self.gained.as_json(),
+            "days_sooner_than_waiting": self.sooner.as_json(),
             "per_seed": [
                 {"seed": life.seed, "trained_day": day if math.isfinite(day) else None, **life.as_json()}
                 for life, day in zip(self.lives, self.trained, strict=True)
@@ -121,8 +119,8 @@ def grow(spec: Spec, seeds: int, tell: Tell, settings: tuple[str, ...] = ()) -> 
     scenario = scenario_of(spec, watched, forecasted)
     if planned.construction.existing_gpus:
         raise SpecError(
-            f"construction.existing_gpus = {planned.construction.existing_gpus}: a run that has begun on them "
-            "cannot be simulated while more are added",
+            f"construction.existing_gpus = {planned.construction.existing_gpus}: a run that has begun on them"
+            " cannot be simulated while more are added",
             "leave it out to build all GPUs of the spec",
         )
     scenario = replace(scenario, built=arrivals(planned.design, luck, first, scenario.machinery.nodes))
@@ -142,7 +140,7 @@ def arrivals(design: Any, luck: Chances, first: Days, nodes: int) -> Arrivals:
 def compare_growth(
     file: Path, overrides: Sequence[str], changes: Sequence[str], seeds: int, tell: Tell
 ) -> list[tuple[Growth, float, float]]:
-    """Each combination of these values ("table.key=a,b"), the days that it gains on the first, and the margin.
+    """Each combination of these values ("table.key=a,b"), the days it gains on the first, and the margin.
 
     All have the same luck, so a difference is the change's as far as that can be said.
     """

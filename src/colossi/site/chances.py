@@ -80,7 +80,7 @@ def risks(spec: ConstructionSpec) -> Risks:
         name: Spread(low / likely, 1.0, high / likely, kind.source)
         for name, kind in spec.kinds.items()
         for low, likely, high in [kind.hours]
-        if 0 < low and likely
+        if low > 0 and likely > 0
     }
     said = "[construction.risks]"
     durations |= {WAITING: Spread(*spec.risks.power, said)}
