@@ -3,14 +3,14 @@
 import random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 from colossi.errors import BadInput
 from colossi.site.bounds import lower_bound
 from colossi.site.contradictions import check_project
 from colossi.site.project import Project, Resource, Task
 from colossi.site.search import first_plan, genetic
-from colossi.site.solve import solve
+from colossi.site.solve import _Best, _prove, solve
 from colossi.site.timetable import earliest_starts, justify, latest_starts, makespan, timetable
 from tests.site.projects import complaints, shortest, small_projects
 
@@ -60,6 +60,28 @@ def test_what_is_tried_is_feasible_and_never_below_the_bound(project: Project) -
         if late is not None:
             assert complaints(project, named(project, late)) == []
             assert makespan(table, late) <= makespan(table, starts)
+
+
+@settings(deadline=None, max_examples=40)
+@given(small_projects(most=4))
+@example(Project("ends after its successor", 1.0, (Task("a", 0, earliest=2), Task("b", 0, (("a", -1),))), ()))
+@example(Project("lags", 1.0, (Task("a", 0), Task("b", 0, (("a", -1),)), Task("c", 0, (("a", 1),))), ()))
+def test_the_integer_program_means_the_same(project: Project) -> None:
+    """CP-SAT alone, without a plan or a bound to start from: holds, gives and steps as the checker counts."""
+    try:
+        check_project(project)
+    except BadInput:
+        assume(False)
+    best = _Best(timetable(project), lambda *news: None, 0.0, 0, lambda: 0.0)
+    try:
+        _prove(project, best, 5.0, 1, 0)
+    except BadInput:
+        assert shortest(project, HORIZON) is None
+        return
+    assert best.starts is not None
+    assert complaints(project, named(project, best.starts)) == []
+    expected = shortest(project, HORIZON)
+    assert best.length == expected if expected is not None else best.length > HORIZON
 
 
 def test_one_crew_takes_the_sum() -> None:
@@ -186,3 +208,22 @@ def test_together_impossible_is_said() -> None:
     tasks = (Task("a", 6, uses={"crew": 1}), Task("b", 6, uses={"crew": 1}))
     with pytest.raises(BadInput, match="no schedule can meet"):
         solve(Project("both", 1.0, tasks, (Resource("crew", ((0, 1), (10, 0))),)), 5.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_remembered_of_tasks_alike_changes_nothing(seed: int) -> None:
+    """Places of tasks alike are remembered with the table's own durations, not with a copy of them."""
+    rng = random.Random(seed)
+    tasks = [Task("feed", 9, gives={"crew": 2})]
+    for index in range(60):
+        kind = rng.randrange(3)
+        after = ((f"t{rng.randrange(index)}", rng.randrange(3)),) if index and rng.random() < 0.5 else ()
+        tasks.append(Task(f"t{index}", 1 + 2 * kind, after, {"crew": 1 + kind}, earliest=rng.randrange(20)))
+    table = timetable(
+        Project("alike", 1.0, tuple(tasks), (Resource("crew", ((0, 2), (7, 3), (12, 2), (30, 5))),))
+    )
+    assert max(table.alike) >= 0
+    order = list(table.topological)
+    with_memory = earliest_starts(table, order)
+    assert with_memory is not None
+    assert with_memory == earliest_starts(table, order, list(table.durations))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[int | None, int, float], None]  # incumbent, bound, seconds since the start
 
-TRYING = 0.5  # share of the time for search.py, the rest is CP-SAT's
+TRYING = 0.7  # share of the time for search.py, the rest is CP-SAT's
 
 
 def _silent(incumbent: int | None, bound: int, seconds: float) -> None:
@@ -38,6 +38,7 @@ class _Best:
     tell: Tell
     begin: float
     bound: int
+    clock: Callable[[], float]
     starts: list[int] | None = None
 
     @property
@@ -49,7 +50,7 @@ class _Best:
         return self.length == self.bound
 
     def seconds(self) -> float:
-        return time.perf_counter() - self.begin
+        return self.clock() - self.begin
 
     def better(self, starts: Sequence[int]) -> None:
         if self.length is None or makespan(self.table, starts) < self.length:
@@ -63,15 +64,20 @@ class _Best:
 
 
 def solve(
-    project: Project, seconds: float, tell: Tell = _silent, workers: int = 1, seed: int = 0
+    project: Project,
+    seconds: float,
+    tell: Tell = _silent,
+    workers: int = 1,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Schedule:
-    """A schedule and a bound, in about so many seconds; `tell` hears of each improvement of either.
+    """A schedule and a bound in about so many seconds of `clock`; `tell` hears of each improvement of either.
 
     Raises BadInput where no schedule is possible or none was found.
     """
     check_project(project)
     table = timetable(project)
-    best = _Best(table, tell, time.perf_counter(), lower_bound(project, table))
+    best = _Best(table, tell, clock(), lower_bound(project, table), clock)
     first_plan(table, best.better)
     if best.starts is not None:
         until = TRYING * seconds
@@ -136,9 +142,9 @@ def _prove(project: Project, best: _Best, seconds: float, workers: int, seed: in
 def _horizon(project: Project) -> int:
     """Some schedule ends by then, if there is any [units]."""
     dates = [task.earliest for task in project.tasks]
-    dates += [time for resource in project.resources for time, _ in resource.steps]
-    lags = sum(max((lag for _, lag in task.after), default=0) for task in project.tasks)
-    return max(dates) + sum(task.duration for task in project.tasks) + max(lags, 0)
+    dates += [step[0] for resource in project.resources for step in resource.steps]
+    lags = sum(max([0] + [lag for _, lag in task.after]) for task in project.tasks)
+    return max(dates) + sum(task.duration for task in project.tasks) + lags
 
 
 def _model(project: Project, best: _Best, horizon: int) -> "tuple[CpModel, list[IntVar]]":
@@ -161,7 +167,8 @@ def _model(project: Project, best: _Best, horizon: int) -> "tuple[CpModel, list[
     ]
     end = model.new_int_var(best.bound, horizon, "end")
     for index, task in enumerate(project.tasks):
-        if not table.behind[index]:
+        # a successor with a negative lag may end before it
+        if all(lag < 0 for _, lag in table.behind[index]):
             model.add(end >= starts[index] + task.duration)
     for resource in project.resources:
         name = resource.name

@@ -191,14 +191,18 @@ def _put(
                 break
         if start >= len(left) and (left[-1] - hold) & guard != guard:
             return False
-    unit, end = start, start + length
+    # From the end of the window backwards, as Boyer and Moore search a text: a crowded unit moves it beyond
+    # that unit, and what lies between that and the old end is known to be free.
+    known, end = start, start + length
+    unit = end - 1
     while True:
         try:
-            while unit < end:
+            while unit >= known:
                 if (left[unit] - need) & guard != guard:
-                    start = unit + 1
+                    start, known = unit + 1, end
                     end = start + length
-                unit += 1
+                    unit = end
+                unit -= 1
             break
         except IndexError:
             if (left[-1] - need) & guard != guard:
@@ -245,14 +249,16 @@ def latest_starts(table: Timetable, starts: Sequence[int], deadline: int) -> lis
         for other, lag in table.behind[task]:
             if late[other] - lag < end:
                 end = late[other] - lag
-        start, unit = end - length, end - 1
-        while unit >= start:
+        start = unit = end - length
+        known = end
+        while unit < known:
             if (left[unit] - need) & guard != guard:
-                end = unit
+                end, known = unit, start
                 start = end - length
                 if start < 0:
                     return None
-            unit -= 1
+                unit = start - 1
+            unit += 1
         if start < table.earliest[task] or start < 0:
             return None
         if hold and any((amount - hold) & guard != guard for amount in left[end:]):
