@@ -5,7 +5,7 @@ Colossus as it is planned here, beside what was published.
     python validation/construction.py [--json]
 
 "fitted" rows are where an input comes from: the makers' rate is made to end after 122 days, the GPUs of the
-first training to begin it 19 days after the first rack, whose day is the published begin of training less these.
+first training to begin it 19 days after the first rack, whose day is the published begin of training less 19.
 "derived" ones follow from published inputs and from assumptions of ours: the substation's date, and how much
 power of which kind was offered when. "held out" rows use nothing of what they are compared with. A row is a
 miss if it is off by more than 10%, or outside the days that were published.
