@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+import torch
 import uvicorn
 from fastapi import APIRouter
 
@@ -20,6 +21,9 @@ GRACE = 60  # seconds that running answers have to end when the server is stoppe
 # The engine's thread gives the interpreter away in each operation and wants it back microseconds later;
 # the default of 5 ms is longer than a step.
 SWITCH = 0.0005  # seconds
+# Below this width a product is over before a second thread has woken up: with two threads on two busy cores one
+# token of the demo's model took 10 ms instead of 1.4 (docs/serving.md).
+WIDE = 1024
 CACHE = 1 << 16  # positions, where the memory is there
 CACHE_SHARE = 0.125  # of the machine's memory
 
@@ -36,6 +40,8 @@ def serving(loaded: Loaded, name: str, keys: frozenset[str], batch: int, queue: 
 
 def run(served: Served, sock: socket.socket, pages: Sequence[APIRouter] = ()) -> None:
     """Answer until SIGTERM or Ctrl-C; what runs then is finished, what is new is refused."""
+    if served.engine.grok.model.hidden < WIDE:
+        torch.set_num_threads(1)
     config = uvicorn.Config(
         app(served, pages),
         log_level="warning",

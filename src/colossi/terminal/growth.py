@@ -25,18 +25,17 @@ def render(found: Sequence[tuple[Growth, float, float]]) -> RenderableType:
         f"all GPUs together would take {one.alone:.3g} days",
     )
     table = Table(box=None, pad_edge=False)
-    table.add_column("days after the start of construction" if len(found) == 1 else "")
-    for name in ("training", "all GPUs", "trained", "date"):
+    table.add_column(
+        "days after the start of construction" if len(found) == 1 else "", no_wrap=len(found) > 1
+    )
+    for name in ("training", "all GPUs", "trained", "date" if len(found) == 1 else "sooner by"):
         table.add_column(name, justify="right", no_wrap=True)
-    if len(found) > 1:
-        table.add_column("sooner by", justify="right")
     for number, (growth, gain, margin) in enumerate(found):
         trained = Spread.of(growth.trained)
         label = "\n".join(map(_short, growth.settings)) or "mean (5th to 95th percentile)"
         row = [_days(Spread.of(growth.first_training.tolist())), _days(Spread.of(growth.complete.tolist()))]
-        row += [_days(trained), _date(growth, trained.mean)]
-        if len(found) > 1:
-            row.append("" if number == 0 else f"{gain:+.1f} ± {margin:.1f}")
+        worth = f"{gain:+.1f} ± {margin:.1f}" if number else ""
+        row += [_days(trained), worth if len(found) > 1 else _date(growth, trained.mean)]
         table.add_row(label, *row)
     return Group(head, Text(), table, *_remarks(one))
 
