@@ -16,6 +16,9 @@ from colossi.model.grok import PAD
 from colossi.serve.generate import Sampling
 
 
+COLD = 1e-4  # a lower temperature is none: logits divided by it would leave float32
+
+
 @dataclass(frozen=True, slots=True)
 class Likely:
     """A token's log-probability before temperature, and the likeliest tokens with theirs."""
@@ -33,7 +36,7 @@ def unspeak(logits_NV: Tensor) -> Tensor:
 def pick(logits_NV: Tensor, rules: Sequence[Sampling], uniforms: Sequence[float]) -> list[int]:
     """The next token of each row: the likeliest, or the one at `uniform` of the nucleus' mass."""
     chosen: list[int] = logits_NV.argmax(-1).tolist()
-    drawn = [row for row, rule in enumerate(rules) if rule.temperature > 0]
+    drawn = [row for row, rule in enumerate(rules) if rule.temperature >= COLD]
     if not drawn:
         return chosen
     temperature = torch.tensor([[rules[row].temperature] for row in drawn])
