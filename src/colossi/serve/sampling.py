@@ -15,7 +15,6 @@ from torch import Tensor
 from colossi.model.grok import PAD
 from colossi.serve.generate import Sampling
 
-
 COLD = 1e-4  # a lower temperature is none: logits divided by it would leave float32
 
 
