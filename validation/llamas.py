@@ -1,7 +1,7 @@
 """
 llama.cpp's server on loopback, in a process of its own (PyPI xllamacpp).
 
-    python validation/llamas.py FILE     prints its address and serves until stdin closes
+    python validation/llamas.py FILE PARALLEL THREADS     prints its address and serves until stdin closes
 """
 
 import contextlib
@@ -15,10 +15,10 @@ import httpx
 
 
 @contextlib.contextmanager
-def llama_server(path: Path) -> Iterator[httpx.Client]:
-    """A client of a server of this file."""
+def llama_server(path: Path, parallel: int = 1, threads: int = 1) -> Iterator[httpx.Client]:
+    """A client of a server of this file, which answers so many at once."""
     process = subprocess.Popen(
-        [sys.executable, __file__, str(path)],
+        [sys.executable, __file__, str(path), str(parallel), str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,15 +70,15 @@ def _complete(client: httpx.Client, prompt: list[int], **more: object) -> dict[s
     return answer.json()
 
 
-def serve(path: str) -> None:
+def serve(path: str, parallel: int, threads: int) -> None:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.port = 0
-    params.n_ctx, params.n_parallel = 512, 1
+    params.n_ctx, params.n_parallel = 512 * parallel, parallel
     params.warmup = False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
@@ -87,4 +87,4 @@ def serve(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
