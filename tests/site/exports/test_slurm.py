@@ -114,8 +114,10 @@ def controller(design: Design, folder: Path) -> Iterator[Controller]:
         _until(lambda: (folder / "munge.socket").is_socket())
         daemons.append(_started(folder, it, "slurmctld", "-D"))
         _until(
-            lambda: subprocess.run(["scontrol", "ping"], env=it.env, capture_output=True).returncode == 0
-            and "UP" in it.ask("scontrol", "ping")
+            lambda: (
+                subprocess.run(["scontrol", "ping"], env=it.env, capture_output=True).returncode == 0
+                and "UP" in it.ask("scontrol", "ping")
+            )
         )
         yield it
     finally:
@@ -168,7 +170,13 @@ def check(design: Design, it: Controller, half: int) -> None:
     # One more does not; with any number of switches it does.
     if units.groups > 1:
         it.ask(
-            "sbatch", "--test-only", f"-N{half}", "--gpus-per-node=8", "--switches=1", "--wrap=true", fails=True
+            "sbatch",
+            "--test-only",
+            f"-N{half}",
+            "--gpus-per-node=8",
+            "--switches=1",
+            "--wrap=true",
+            fails=True,
         )
     # Half of the machine: as few groups as can be.
     many = it.placed(half)
