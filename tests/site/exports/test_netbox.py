@@ -14,8 +14,8 @@ FORMS = {
     "02-locations.csv": ("site parent name slug status tenant facility description", "site name slug status"),
     "03-racks.csv": (
         "site location group name facility_id tenant status role rack_type form_factor serial asset_tag "
-        "width u_height desc_units outer_width outer_height outer_depth outer_unit mounting_depth airflow weight "
-        "max_weight weight_unit description",
+        "width u_height desc_units outer_width outer_height outer_depth outer_unit mounting_depth airflow "
+        "weight max_weight weight_unit description",
         "site name status width u_height",
     ),
     "04-manufacturers.csv": ("name slug description", "name slug"),
