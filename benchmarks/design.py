@@ -34,8 +34,9 @@ def one(gpus: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     good = "" if seconds < AIMS[gpus] and peak < AIM_BYTES else "  over the aim"
     print(
-        f"{gpus:>8,} GPUs  {len(found.racks):>6,} racks {len(found.devices):>7,} devices {len(found.cables):>8,} "
-        f"cables  {designed:5.2f} s, with counts and losses {seconds:5.2f} s (aim {AIMS[gpus]:g})  "
+        f"{gpus:>8,} GPUs  {len(found.racks):>6,} racks {len(found.devices):>7,} devices "
+        f"{len(found.cables):>8,} cables  {designed:5.2f} s, with counts and losses {seconds:5.2f} s "
+        f"(aim {AIMS[gpus]:g})  "
         f"{peak / 1e9:.2f} GB (aim {AIM_BYTES / 1e9:g}){good}"
     )
 

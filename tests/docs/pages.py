@@ -13,12 +13,18 @@ COMMANDS = (
     "trace",
     "evaluate",
     "chat",
+    "serve",
+    "export",
     "report",
     "forecast",
     "plan",
     "simulate",
     "torture",
     "design",
+    "check",
+    "status",
+    "schedule",
+    "dashboard",
 )  # the others look at train's run
 PAGES = (
     *(ROOT / "docs" / "commands" / f"{name}.md" for name in COMMANDS),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colossi.ledger.clock import BEGINS, BESIDE, LOSSES, Account, World, account
+from colossi.ledger.clock import BEGINS, BESIDE, LOSSES, Account, Ongoing, World, account
 from colossi.ledger.events import KINDS, Event
 from colossi.ledger.report import report
 
@@ -88,6 +88,7 @@ def test_the_wall_and_the_pauses_cover_the_whole_life(history: list[Event]) -> N
 @settings(max_examples=100, deadline=None)
 def test_every_worker_counts_as_long_as_its_world_lasts(history: list[Event]) -> None:
     history = [event for event in life(history) if event.kind not in ("finished", "stopped")]
+    history = [*itertools.dropwhile(lambda event: event.kind == "quarantined", history)]  # before it began
     spent: Account = account(history)
     times = [*itertools.accumulate((event.time for event in history), max)]
     begun = next((event for event in history if event.kind in BEGINS), None)
@@ -133,3 +134,15 @@ def test_many_steps_in_one_word_are_the_same_steps(told: list[tuple[int, int, bo
     assert [one.steps_again for one in together.interruptions] == [
         one.steps_again for one in single.interruptions
     ]
+
+
+@given(st.lists(wild, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_whoever_looks_in_between_changes_nothing(history: list[Event]) -> None:
+    ongoing, seen = Ongoing(), []
+    for count, event in enumerate(history, 1):
+        ongoing.add(event)
+        found = ongoing.account()
+        seen.append((found, repr(found)))
+        assert repr(found) == repr(account(history[:count]))
+    assert all(repr(found) == then for found, then in seen)  # also what was seen early stays as it was

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -432,3 +433,35 @@ def digest() -> str:
     history = play(*faults, plan=plan(copy=4, shares=4))
     rows = [[event.time, event.kind, event.incarnation, event.step, event.data] for event in history]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def test_with_half_the_nodes_a_step_takes_twice_as_long() -> None:
+    """One copy on each node; two of four are lost at 60.5 s, and nobody stands by."""
+    alone = plan(copy=2, shares=1, steps=100)
+    machinery = replace(SCENARIO.machinery, nodes=4)
+    history = play(fault(60.5, "loss", 1, 3, repair=1e5), plan=alone, machinery=machinery, seconds=300.0)
+    begun = of_kind(history, "incarnation_started")[1]
+    assert (at(begun), begun.data["replicate"]) == (70.5, 2)
+    # From 90.5 s on, after step 39, in steps of 2 s, with a checkpoint after 50: 61 steps and 5 s.
+    assert at(of_kind(history, "finished")[0]) == pytest.approx(90.5 + 61 * 2 + 5 + 5)
+
+
+def test_nodes_join_the_run_as_they_are_built() -> None:
+    """It waits 1 s and 20 more, then half the nodes do 40 steps of 2 s; the others have come at 100 s."""
+    alone = plan(copy=2, shares=1, steps=100, wait_seconds=1.0)
+    machinery = replace(SCENARIO.machinery, nodes=4)
+    history = play(plan=alone, machinery=machinery, arrivals=(0.0, 0.0, 100.0, 100.0), checkpoint_every=0)
+    first, second = of_kind(history, "incarnation_started")
+    assert (first.data["replicate"], second.data["replicate"]) == (2, 4)
+    assert at(second) == 101.0
+    # Begun again after step 39, as the copy of the 40th is not whole yet.
+    assert at(of_kind(history, "finished")[0]) == pytest.approx(101 + 20 + 61 + 5)
+    assert not of_kind(history, "fault") and not of_kind(history, "node_lost")
+
+
+def test_what_is_not_built_cannot_fail() -> None:
+    alone = plan(copy=2, shares=1, steps=100, wait_seconds=0.0)
+    machinery = replace(SCENARIO.machinery, nodes=4)
+    changes = {"plan": alone, "machinery": machinery, "arrivals": (0.0, 0.0, 100.0, 100.0)}
+    early = [fault(50.0, effect, 3) for effect in ("loss", "crash", "hang", "slow", "flap", "corrupt")]
+    assert play(*early, **changes) == play(**changes)

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from colossi.engines.slurm import batch_script, rack_of
+from colossi.ledger.events import Event
 from colossi.ledger.run import Run
 from colossi.spec import read_spec
 
@@ -189,3 +190,19 @@ def test_what_sbatch_refuses_is_one_line(slurm: Cluster, tmp_path: Path) -> None
     assert done.returncode == 1
     assert "\nerror: sbatch: invalid partition specified: none; Batch job submission failed" in done.stderr
     assert not steps_done(tmp_path / "run") and Run(tmp_path / "run").spec().cluster.engine == "slurm"
+
+
+def test_a_quarantined_node_is_not_asked_for(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("train", spec_file(tmp_path, nodes=2, spares=1), "--run", run, "--engine", "slurm")
+    refused = slurm.env | {"SBATCH_PARTITION": "none"}
+    assert colossi(*words, env=refused).returncode == 1
+    with Run(run).ledger() as ledger:
+        for node in ("n1", "elsewhere"):  # Slurm has no node of that name, and would refuse it
+            ledger.append(
+                Event(time=0.0, kind="quarantined", incarnation=0, data={"node": node, "why": "slow"})
+            )
+    assert colossi(*words, env=refused).returncode == 1
+    assert "#SBATCH --exclude=n1\n" in (run / "slurm.sh").read_text()
+    told = slurm.run("bash", "-c", f"sbatch --test-only {run / 'slurm.sh'} 2>&1")
+    assert "on nodes n[2-4]" in told

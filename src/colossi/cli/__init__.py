@@ -6,11 +6,33 @@ Every heavy import stands inside the command that needs it, so that `colossi --h
 
 import sys
 
-from colossi.cli import designing, planning, running, simulating
+from colossi.cli import (
+    building,
+    checking,
+    designing,
+    exporting,
+    planning,
+    running,
+    serving,
+    simulating,
+    watching,
+)
 from colossi.cli.app import app
 from colossi.errors import ColossiError
 
-__all__ = ["app", "designing", "main", "planning", "running", "simulating"]
+__all__ = [
+    "app",
+    "building",
+    "checking",
+    "designing",
+    "exporting",
+    "main",
+    "planning",
+    "running",
+    "serving",
+    "simulating",
+    "watching",
+]
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Commands of a run: train it, follow it, test it, talk to it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +37,10 @@ def train(
         list[str] | None,
         typer.Option(metavar="NODE", help="Use a node again that is quarantined; may be repeated."),
     ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(metavar="PORT", help="Answer Prometheus on this port of this machine, or on HOST:PORT."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Train the model of a spec through all failures; the same command resumes a run that was stopped."""
@@ -61,14 +67,15 @@ def train(
             _, corpus = begin(run.folder, spec, progress)
         for source in corpus.report:
             say(describe(source))
-        job = slurm.submit(run, spec, readmit or []) if on_slurm else None
-        if job:
-            say(f"Slurm job {job.number}: {run.folder / 'slurm.sh'}\n")
-        with Display(spec.name, history=run.events()) as display:
+        with _metrics(run, metrics):
+            job = slurm.submit(run, spec, readmit or []) if on_slurm else None
             if job:
-                slurm.follow(run, job, display.update)
-            else:
-                run_here(run, spec, faults, display.update, readmit or [])
+                say(f"Slurm job {job.number}: {run.folder / 'slurm.sh'}\n")
+            with Display(spec.name, history=run.events()) as display:
+                if job:
+                    slurm.follow(run, job, display.update)
+                else:
+                    run_here(run, spec, faults, display.update, readmit or [])
     elif readmit:
         raise BadInput(f"--readmit {readmit[0]}: {run.folder} is finished", "raise training.steps to go on")
     if as_json:
@@ -78,6 +85,21 @@ def train(
             f"{run.folder}: {'finished' if is_finished(run, spec) else 'stopped; the same command goes on'}. "
         )
         say(f"Next: colossi chat {run.folder}, colossi report {run.folder}\n")
+
+
+@contextmanager
+def _metrics(run: "Run", address: str) -> Iterator[None]:
+    """For Prometheus, where an address is given."""
+    if not address:
+        yield
+        return
+    from colossi.web.metrics import serve_metrics
+
+    end = serve_metrics(run, address)
+    try:
+        yield
+    finally:
+        end()
 
 
 @app.command()
@@ -127,7 +149,9 @@ def evaluate(
 
 @app.command()
 def chat(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a Hugging Face folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, a Hugging Face folder or a .gguf file.")
+    ],
     prompt: Annotated[str | None, typer.Option(help="Answer this and exit; - reads it from stdin.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[

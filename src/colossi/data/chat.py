@@ -14,6 +14,16 @@ SEPARATOR = "<|separator|>"
 BETWEEN = "\n\n"
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 
+# The same format as a Jinja template, for programs that render chats themselves.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}System: {% elif message['role'] == 'user' %}Human: "
+    "{% else %}Assistant: {% endif %}"
+    "{{ message['content'] }}{{ '<|separator|>\\n\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
 Message = Mapping[str, str]
 
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colossi.acceptance.cores import CHECK_SECONDS, GLANCE_SECONDS, examine, slower
 from colossi.channel import Channel, Message, Refused, pair, token_of
-from colossi.engines.check import CHECK_SECONDS, GLANCE_SECONDS, examine, slower
 from colossi.engines.memory import Memory
 from colossi.engines.peers import Peers, free_address
 from colossi.engines.sources import sources_of

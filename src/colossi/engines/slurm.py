@@ -31,7 +31,7 @@ from colossi.engines.agent import Agent, Place
 from colossi.engines.chaos import Chaos
 from colossi.engines.command import Command
 from colossi.engines.local import alone
-from colossi.engines.takeover import command_of, readmit
+from colossi.engines.takeover import command_of, quarantined_of, readmit
 from colossi.errors import BadInput, ColossiError, TrainingFailed, WorkFailed
 from colossi.files import write_whole
 from colossi.ledger.clock import ENDS
@@ -132,8 +132,11 @@ def refuse_what_cannot_be(chaos: Chaos) -> None:
         )
 
 
-def batch_script(folder: Path, spec: Spec) -> str:
-    """What sbatch is given. Its options give way to variables such as SBATCH_PARTITION."""
+def batch_script(folder: Path, spec: Spec, excluded: Sequence[str] = ()) -> str:
+    """What sbatch is given. Its options give way to variables such as SBATCH_PARTITION.
+
+    Nodes that are `excluded` are not given to it: they are quarantined, and the run would not use them.
+    """
     cluster, run = spec.cluster, folder.resolve()
     options = {
         "job-name": spec.name,
@@ -148,6 +151,8 @@ def batch_script(folder: Path, spec: Spec) -> str:
     }
     if cluster.device == "cuda":
         options["gpus-per-node"] = cluster.workers_per_node
+    if excluded:
+        options["exclude"] = ",".join(excluded)
     words = [f"--{key}" + ("" if value is None else f"={value}") for key, value in options.items()]
     command = shlex.join([sys.executable, "-m", "colossi.engines.slurm", str(run)])
     lines = ["#!/bin/bash", "# Written by colossi train for each submission: changes are lost."]
@@ -168,9 +173,13 @@ def submit(run: Run, spec: Spec, readmitted: Sequence[str] = ()) -> Job:
             return job
     with alone(run.folder), run.ledger() as ledger:
         readmit(ledger, readmitted)
+        quarantined = quarantined_of(ledger)
         after = ledger.newest()
     share(run.ledger_file)
-    write_whole(script, batch_script(run.folder, spec))
+    # Slurm refuses names that it does not know: the run may have been on other machines before.
+    its_nodes = ask("sinfo", "--noheader", "--Node", "--format=%N").split() if quarantined else ()
+    excluded = sorted(set(its_nodes) & set(quarantined))
+    write_whole(script, batch_script(run.folder, spec, excluded))
     job = Job(ask("sbatch", "--parsable", str(script)).strip().partition(";")[0], after)
     write_whole(known, json.dumps(asdict(job)) + "\n")
     return job

@@ -12,7 +12,8 @@ most events only leave a note; the cursor moves when a step is done, and when tr
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 from colossi.ledger.events import Event
 
@@ -33,7 +34,13 @@ BEGINS = {"incarnation_started", "run_started"}  # older ledgers know only the s
 CHANGES = {"promoted", "shrunk", "grown"}  # of the world, as the controller wanted it
 ENDS = {"finished", "stopped", "gave_up"}
 CHECKPOINTS = {"checkpoint_begun", "checkpoint_complete", "checkpoint_failed"}
-BESIDE = {"evaluated", "data_prepared", "readmitted"}  # neither begins nor prolongs a run
+BESIDE = {
+    "evaluated",
+    "data_prepared",
+    "readmitted",
+    "node_tested",
+    "left_in",
+}  # neither begins nor prolongs a run
 
 
 def _nothing_lost() -> dict[str, float]:
@@ -59,7 +66,7 @@ class Interruption:
     worker_seconds: dict[str, float] = field(default_factory=_nothing_lost)  # the same, times workers
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Span:
     """A time in which the run did one thing: TRAINING, startup, or one of LOSSES."""
 
@@ -88,20 +95,51 @@ class Account:
 
 def account(events: Iterable[Event]) -> Account:
     """Give each second to its part. Times that run backwards (two clocks) count as no time."""
-    history = [event for event in events if event.kind not in BESIDE]
-    spent = Account()
-    if history:
-        begun = next((event for event in history if event.kind in BEGINS), None)
-        walk = _Walk(
-            spent=spent,
-            world=World.of(begun) if begun else World(),
-            cursor=history[0].time,
-            heard=history[0].time,
-        )
-        for event in history:
-            walk.on(event)
+    ongoing = Ongoing()
+    for event in events:
+        ongoing.add(event)
+    return ongoing.account()
+
+
+class Ongoing:
+    """The account of a run that goes on: it takes each event once, in the order of the ledger."""
+
+    def __init__(self) -> None:
+        self._early: list[Event] = []  # before it is known how many workers there are
+        self._walk: _Walk | None = None
+
+    def add(self, event: Event) -> None:
+        if event.kind in BESIDE:
+            return
+        if self._walk is not None:
+            return self._walk.on(event)
+        if event.kind == "quarantined" and not self._early:
+            return  # by a check, before the run began
+        self._early.append(event)
+        if event.kind in BEGINS:
+            self._walk, self._early = _walk(self._early), []
+
+    @property
+    def so_far(self) -> Account:
+        """What is given to a part for good; to be read only, and only until the next event."""
+        return self._walk.spent if self._walk else Account()
+
+    def account(self) -> Account:
+        """With what is open, as if nothing came after; it does not change with the events to come."""
+        walk = self._walk.copy() if self._walk else _walk(self._early) if self._early else None
+        if walk is None:
+            return Account()
         walk.settle(walk.heard)
-    return spent
+        return walk.spent
+
+
+def _walk(history: list[Event]) -> "_Walk":
+    """Along these events, of which at most the last says how many workers there are."""
+    world = World.of(history[-1]) if history[-1].kind in BEGINS else World()
+    walk = _Walk(spent=Account(), world=world, cursor=history[0].time, heard=history[0].time)
+    for event in history:
+        walk.on(event)
+    return walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +221,18 @@ class _Walk:
                 self.saving = True
         self.heard = now
 
+    def copy(self) -> "_Walk":
+        """One that may be settled while this one goes on; what neither changes any more they share."""
+        copies = {id(one): deepcopy(one) for one in (self.newest, self.lacking)}
+        spent = replace(
+            self.spent,
+            parts=dict(self.spent.parts),
+            interruptions=[copies.get(id(one)) or one for one in self.spent.interruptions],
+            timeline=[*self.spent.timeline[:-1], *map(replace, self.spent.timeline[-1:])],
+        )
+        newest, lacking = copies[id(self.newest)], copies[id(self.lacking)]
+        return replace(self, spent=spent, newest=newest, lacking=lacking, faults=list(self.faults))
+
     def settle(self, now: float) -> None:
         """Give what is open at an end on purpose, and where the ledger ends."""
         if self.paused:
@@ -196,7 +246,7 @@ class _Walk:
         self.cursor = self.heard = now
         self.phase, self.paused, self.running, self.saving = "startup", False, False, False
         self.newest = None
-        self._forget()
+        self.faults, self.words, self.silence, self.change = [], None, None, ""
 
     def _begin(self, now: float, event: Event) -> None:
         """An incarnation begins; its run_started after an incarnation_started only adds what it knows."""
@@ -278,9 +328,6 @@ class _Walk:
             self.spent.interruptions.append(found)
         self._until(now, self.phase)
         self.running = False
-        self._forget()
-
-    def _forget(self) -> None:
         self.faults, self.words, self.silence, self.change = [], None, None, ""
 
     def _causes(self, now: float, reason: str) -> Iterator[tuple[float, float, Event]]:
@@ -340,21 +387,12 @@ class _Walk:
             self.lacking.worker_seconds["waiting"] += seconds * world.missing
 
     def _draw(self, part: str, seconds: float) -> None:
-        world, spans = self.world, self.spent.timeline
-        same = (part, self.incarnation, world.workers, world.missing)
+        now, spans = self.world, self.spent.timeline
+        same = (part, self.incarnation, now.workers, now.missing)
         if spans and same == (spans[-1].part, spans[-1].incarnation, spans[-1].workers, spans[-1].missing):
             spans[-1].seconds += seconds
             return
-        spans.append(
-            Span(
-                part=part,
-                incarnation=self.incarnation,
-                begin=self.spent.wall,
-                seconds=seconds,
-                workers=world.workers,
-                missing=world.missing,
-            )
-        )
+        spans.append(Span(part, self.incarnation, self.spent.wall, seconds, now.workers, now.missing))
 
 
 def _within(seconds: float | None, most: float) -> float:

@@ -114,6 +114,14 @@ KINDS: dict[str, dict[str, str]] = {
     "finished": {},
     # beside training
     "evaluated": {"task": "name", "questions": "how many", "accuracy": "share that was right, 0 to 1"},
+    "node_tested": {
+        "node": "name",
+        "rack": "where it stands, if known",
+        "verdict": "pass, warn or fail",
+        "why": "one line; empty if it passed",
+        "results": "list of what each check found, as `colossi check --json` has it",
+    },
+    "left_in": {"node": "that failed its test and was not taken out", "why": "one line"},
     "data_prepared": {"tokens": "in the shards", "samples": "in the shards", "seconds": "spent on it [s]"},
 }
 

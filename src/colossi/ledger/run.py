@@ -76,9 +76,9 @@ class Run:
             (folder / MARKER).unlink(missing_ok=True)
         return [folder.name for folder in doubted]
 
-    def spec(self) -> Spec:
-        """The spec that the run was begun with."""
-        return read_spec(self.spec_file)
+    def spec(self, needs: tuple[str, ...] = ()) -> Spec:
+        """The spec that the run was begun with; `needs` as `read_spec` has them."""
+        return read_spec(self.spec_file, needs=needs)
 
     def ledger(self) -> Ledger:
         """Its ledger, open for reading and appending."""
@@ -117,7 +117,7 @@ def begin_run(folder: Path, spec: Spec) -> Run:
 def refuse_another_run(folder: Path, spec: Spec) -> None:
     """A folder that holds something else than a run of this spec is refused; nothing is written."""
     if is_run(folder):
-        refuse_another(folder, Run(folder).spec(), spec)
+        refuse_another(folder, Run(folder).spec(("cluster",)), spec)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: not empty, and not a run", "give another folder with --run")
 

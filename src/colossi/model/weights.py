@@ -6,7 +6,7 @@ only; which program loads what is written in docs/model.md.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,96 +102,146 @@ def from_config(config: dict[str, Any], where: Path) -> ModelSpec:
         ) from None
 
 
-def to_their_names(model: ModelSpec, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def to_their_names(model: ModelSpec, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Our tensors under Grok-2's names, stacks of experts taken apart."""
+    yield from tables_to_their_names(model, state)
+    for layer in range(model.layers):
+        yield from block_to_their_names(model, layer, state)
+
+
+def tables_to_their_names(model: ModelSpec, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What stands outside the blocks."""
     yield "model.embed_tokens.weight", state["embedding.weight"]
     yield "model.norm.weight", state["norm.weight"]
     yield "lm_head.weight", state["embedding.weight" if model.tied_embeddings else "head.weight"]
-    for layer in range(model.layers):
-        ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
-        for name, other in BLOCK_NAMES.items():
-            if ours + name in state:
-                yield theirs + other, state[ours + name]
-        for name, other in EXPERT_NAMES.items():
-            for expert in range(model.experts):
-                tensor = (
-                    state[f"{ours}moe.ffn.{name}.weight"]
-                    if model.experts == 1
-                    else state[f"{ours}moe.experts.{name}"][expert]
-                )
-                yield f"{theirs}block_sparse_moe.experts.{expert}.{other}.weight", tensor
 
 
-def to_our_names(model: ModelSpec, theirs: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """The way back; a missing tensor is named."""
+def block_to_their_names(
+    model: ModelSpec, layer: int, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """One block; `state` needs its tensors only."""
+    ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
+    for name, other in BLOCK_NAMES.items():
+        if ours + name in state:
+            yield theirs + other, state[ours + name]
+    for name, other in EXPERT_NAMES.items():
+        for expert in range(model.experts):
+            tensor = (
+                state[f"{ours}moe.ffn.{name}.weight"]
+                if model.experts == 1
+                else state[f"{ours}moe.experts.{name}"][expert]
+            )
+            yield f"{theirs}block_sparse_moe.experts.{expert}.{other}.weight", tensor
 
-    def take(name: str) -> Tensor:
-        if name not in theirs:
-            raise BadInput(f"{where}: tensor {name} is missing", "is it a Grok model in Grok-2's naming?")
-        return theirs[name].float()
 
-    state = {"embedding.weight": take("model.embed_tokens.weight"), "norm.weight": take("model.norm.weight")}
-    head = theirs.get("lm_head.weight")
+def tables_to_our_names(model: ModelSpec, theirs: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """The way back for what stands outside the blocks; a missing tensor is named."""
+    state = {
+        "embedding.weight": _take(theirs, "model.embed_tokens.weight", where),
+        "norm.weight": _take(theirs, "model.norm.weight", where),
+    }
     if not model.tied_embeddings:
-        state["head.weight"] = take("lm_head.weight")
-    elif head is not None and not torch.equal(head.float(), state["embedding.weight"]):
+        state["head.weight"] = _take(theirs, "lm_head.weight", where)
+    elif "lm_head.weight" in theirs and not torch.equal(
+        theirs["lm_head.weight"].float(), state["embedding.weight"]
+    ):
         raise BadInput(
             f"{where}: lm_head.weight differs from model.embed_tokens.weight",
             'the output is not tied: put "tied_in_training": false into config.json',
         )
-    for layer in range(model.layers):
-        ours, other = f"blocks.{layer}.", f"model.layers.{layer}."
-        for name, their_name in BLOCK_NAMES.items():
-            if name == "moe.router.weight" and model.experts == 1:
-                continue
-            if name.startswith("moe.shared") and not model.shared_expert_ffn:
-                continue
-            state[ours + name] = take(other + their_name)
-        for name, their_name in EXPERT_NAMES.items():
-            each = [
-                take(f"{other}block_sparse_moe.experts.{e}.{their_name}.weight") for e in range(model.experts)
-            ]
-            if model.experts == 1:
-                state[f"{ours}moe.ffn.{name}.weight"] = each[0]
-            else:
-                state[f"{ours}moe.experts.{name}"] = torch.stack(each)
     return state
 
 
-def write_folder(folder: Path, model: ModelSpec, state: dict[str, Tensor]) -> None:
+def block_to_our_names(
+    model: ModelSpec, layer: int, theirs: Mapping[str, Tensor], where: Path
+) -> dict[str, Tensor]:
+    """The same for one block."""
+    ours, other = f"blocks.{layer}.", f"model.layers.{layer}."
+    state = {}
+    for name, their_name in BLOCK_NAMES.items():
+        if name == "moe.router.weight" and model.experts == 1:
+            continue
+        if name.startswith("moe.shared") and not model.shared_expert_ffn:
+            continue
+        state[ours + name] = _take(theirs, other + their_name, where)
+    for name, their_name in EXPERT_NAMES.items():
+        each = [
+            _take(theirs, f"{other}block_sparse_moe.experts.{e}.{their_name}.weight", where)
+            for e in range(model.experts)
+        ]
+        if model.experts == 1:
+            state[f"{ours}moe.ffn.{name}.weight"] = each[0]
+        else:
+            state[f"{ours}moe.experts.{name}"] = torch.stack(each)
+    return state
+
+
+def _take(theirs: Mapping[str, Tensor], name: str, where: Path) -> Tensor:
+    if name not in theirs:
+        raise BadInput(f"{where}: tensor {name} is missing", "is it a Grok model in Grok-2's naming?")
+    return theirs[name].float()
+
+
+def write_folder(folder: Path, model: ModelSpec, state: Mapping[str, Tensor]) -> None:
     """config.json and model.safetensors, in many files above SHARD_BYTES; config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = _split(
-        {name: t.detach().float().contiguous().clone() for name, t in to_their_names(model, state)}
-    )
-    if len(files) == 1:
-        save_file(files[0], folder / "model.safetensors", metadata={"format": "pt"})
-    else:
-        index: dict[str, str] = {}
-        for number, tensors in enumerate(files, start=1):
-            name = f"model-{number:05}-of-{len(files):05}.safetensors"
-            save_file(tensors, folder / name, metadata={"format": "pt"})
-            index |= dict.fromkeys(tensors, name)
-        total = sum(t.nbytes for tensors in files for t in tensors.values())
-        content = {"metadata": {"total_size": total}, "weight_map": index}
-        write_whole(folder / "model.safetensors.index.json", json.dumps(content, indent=1))
+    write_tensors(folder, ((name, t.detach().float()) for name, t in to_their_names(model, state)))
     write_whole(folder / "config.json", json.dumps(to_config(model), indent=1))
 
 
-def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    files: list[dict[str, Tensor]] = [{}]
+def write_tensors(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Safetensors of these, taken as they come: one file of them is in memory at a time."""
+    written: list[list[str]] = []
+    total = 0
+    for file in _files(tensors):
+        # A copy, as the format refuses tensors that share memory: a tied output, an expert of a stack.
+        copies = {name: tensor.contiguous().clone() for name, tensor in file.items()}
+        total += sum(tensor.nbytes for tensor in copies.values())
+        save_file(copies, folder / f"part-{len(written)}.safetensors", metadata={"format": "pt"})
+        written.append(list(copies))
+    if len(written) == 1:
+        (folder / "part-0.safetensors").replace(folder / "model.safetensors")
+        return
+    index: dict[str, str] = {}
+    for number, names in enumerate(written):
+        name = f"model-{number + 1:05}-of-{len(written):05}.safetensors"
+        (folder / f"part-{number}.safetensors").replace(folder / name)
+        index |= dict.fromkeys(names, name)
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    write_whole(folder / "model.safetensors.index.json", json.dumps(content, indent=1))
+
+
+def _files(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    file: dict[str, Tensor] = {}
     size = 0
-    for name, tensor in tensors.items():
-        if files[-1] and size + tensor.nbytes > SHARD_BYTES:
-            files.append({})
-            size = 0
-        files[-1][name] = tensor
+    for name, tensor in tensors:
+        if file and size + tensor.nbytes > SHARD_BYTES:
+            yield file
+            file, size = {}, 0
+        file[name] = tensor
         size += tensor.nbytes
-    return files
+    yield file
 
 
 def read_folder(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     """The sizes and our tensors of a folder that `write_folder`, or somebody else, wrote."""
+    model = read_config(folder)
+    state: dict[str, Tensor] = {}
+    for part in read_parts(folder, model):
+        state |= part
+    return model, state
+
+
+def read_parts(folder: Path, model: ModelSpec) -> Iterator[dict[str, Tensor]]:
+    """Our tensors of a folder, float32: first those outside the blocks, then block by block."""
+    theirs = _open_tensors(folder)
+    yield tables_to_our_names(model, theirs, folder)
+    for layer in range(model.layers):
+        yield block_to_our_names(model, layer, theirs, folder)
+
+
+def read_config(folder: Path) -> ModelSpec:
+    """The sizes in a folder's config.json."""
     config_path = folder / "config.json"
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -201,20 +251,35 @@ def read_folder(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
         ) from None
     except ValueError as error:
         raise BadInput(f"{config_path}: not valid JSON: {error}", "mend or download it again") from None
-    model = from_config(config, config_path)
-    return model, to_our_names(model, _read_tensors(folder), folder)
+    return from_config(config, config_path)
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+class _Tensors(Mapping[str, Tensor]):
+    """Tensors of safetensors files, each read when it is asked for."""
+
+    def __init__(self, file_of: dict[str, Any]) -> None:
+        self._file_of = file_of
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file_of[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def _open_tensors(folder: Path) -> _Tensors:
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.exists():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    tensors: dict[str, Tensor] = {}
+    file_of: dict[str, Any] = {}
     for name in names:
         try:
-            with safe_open(folder / name, framework="pt") as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+            file = safe_open(folder / name, framework="pt")
+            file_of |= dict.fromkeys(file.keys(), file)
         except (FileNotFoundError, SafetensorError) as error:
             raise BadInput(f"{folder / name}: {error}", "download or copy the file again") from None
-    return tensors
+    return _Tensors(file_of)

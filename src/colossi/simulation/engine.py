@@ -53,7 +53,13 @@ class Simulated:
         scenario = self.scenario
         self.record("controller_started", took_over=False)
         for node in range(scenario.machinery.nodes):
-            self.connect(scenario.name_of(node), scenario.rack_of(node))
+            name, rack = scenario.name_of(node), scenario.rack_of(node)
+            when = scenario.arrivals[node] if scenario.arrivals else 0.0
+            if when <= 0:
+                self.connect(name, rack)
+            else:
+                self.dead.add(name)
+                self.at(when, partial(self.arrive, name, rack))
         self.at(scenario.seconds, lambda: self.hear(events.StopWanted(why="the simulated days are over")))
         self.hear(events.TimePassed())
         while self.ended is None and self._due:
@@ -63,6 +69,14 @@ class Simulated:
         return sorted(self.ledger, key=lambda event: event.time)
 
     # --- nodes ----------------------------------------------------------------------------------------
+
+    def arrive(self, node: str, rack: str) -> None:
+        """It is built, or repaired."""
+        self.settle()  # of the steps before the controller hears without it
+        self.dead.discard(node)
+        self.record("node_joined", node=node)
+        self.connect(node, rack)
+        self.tell_next_step()
 
     def connect(self, node: str, rack: str) -> None:
         self.hear(events.NodeJoined(node=node, rack=rack))
@@ -135,10 +149,12 @@ class Simulated:
             self.copies.take(newest, self.incarnation)
 
     def set_pace(self) -> None:
-        """How long a step takes: as long as on the slowest node."""
+        """How long a step takes: as long as on the slowest node; fewer copies share the same batch."""
         factors = [factor for node, (factor, _) in self.slow.items() if node in self.copies.places]
-        slowest = max(factors, default=1.0)
-        self.steps.pace = self.scenario.step_seconds * slowest + self.scenario.snapshot_share
+        work = max(factors, default=1.0)
+        if self.start is not None:
+            work *= self.scenario.plan.replicate / self.start.replicate
+        self.steps.pace = self.scenario.step_seconds * work + self.scenario.snapshot_share
         self.plan_ahead()
 
     def plan_ahead(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from colossi.control import policy
 from colossi.control.plan import Plan
@@ -25,6 +26,18 @@ from colossi.world.failures import Fault, faults, rates_of
 from colossi.world.machinery import Machinery, machinery_of
 
 PLANNED = "planned"  # the component of what stops the job on purpose
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """When the nodes of a machine that is being built join the run."""
+
+    pod: NDArray[np.int32]  # of each node
+    seconds: NDArray[np.float64]  # [seeds, pods], after the beginning
+
+    def of(self, seed: int) -> tuple[float, ...]:
+        """Of each node in the life of this seed, which counts from 1 [s]."""
+        return tuple(self.seconds[seed - 1][self.pod].tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +58,8 @@ class Scenario:
     restart: float  # from then to the first step, the state being in memory
     reload: float  # more than that, if it comes from disk
     facts: dict[str, Any]  # what the ledger says of the run when it begins
+    arrivals: Sequence[float] = ()  # of each node; left out: all are there from the beginning
+    built: Arrivals | None = None  # the arrivals of each seed
 
     @property
     def snapshot_share(self) -> float:
@@ -60,7 +75,7 @@ class Scenario:
 
 def complete_spec(spec: Spec) -> tuple[Spec, Forecast]:
     """With the best layout, and as often saved as is best, where it does not say so; and its forecast."""
-    document = spec.model_dump(mode="json", exclude_unset=True)
+    document = spec.model_dump(exclude_unset=True)
     if not spec.has_layout:
         document |= {"layout": best_layouts(spec, 1).best[0].layout}
         spec = build_spec(document, spec.name)

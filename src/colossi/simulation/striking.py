@@ -100,10 +100,7 @@ def _repaired(run: Simulated, node: str) -> None:
     if node in run.untold:
         run.at(run.now, partial(_repaired, run, node))  # it is noticed at this very moment
         return
-    run.dead.discard(node)
-    run.record("node_joined", node=node)
-    run.connect(node, run.scenario.rack_of(int(node.removeprefix("node-"))))
-    run.tell_next_step()
+    run.arrive(node, run.scenario.rack_of(int(node.removeprefix("node-"))))
 
 
 def _slow_down(run: Simulated, node: str, fault: Fault) -> None:

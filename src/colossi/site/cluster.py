@@ -7,14 +7,14 @@ From a spec to the complete cluster: how many nodes, then networks, racks, place
 import numpy as np
 
 from colossi.errors import BadInput
-from colossi.site.bill import EQUIPMENT, bill_of
+from colossi.site.bill import bill_of
 from colossi.site.cabling import lay
 from colossi.site.design import KINDS, Design, Devices, Feed, Racks
 from colossi.site.floor import origins
 from colossi.site.networks import Networks, Switches, choose_switches, connect
-from colossi.site.racks import Sizes, Standing, empty_rack, nodes_per_rack, stand
+from colossi.site.racks import Sizes, Standing, empty_rack, nodes_per_rack, stand, things_of
 from colossi.site.supply import MEGA, check_cooling, feed_racks
-from colossi.spec.equipment import Switch, equipment
+from colossi.spec.equipment import Equipment, Switch
 from colossi.spec.hardware import Node, gpu, node
 from colossi.spec.site import SiteSpec
 from colossi.spec.spec import Spec
@@ -27,7 +27,7 @@ def design(spec: Spec) -> Design:
         raise BadInput("table [site] is missing", "add it: see [site] in docs/spec.md")
     per_rack = nodes_per_rack(server, site)
     switches = choose_switches(server, site, spec.fabric)
-    models = models_of(switches)
+    models = models_of(switches, site)
     nodes = nodes_of(spec, server, switches)
     networks = networks_of(spec, server, nodes, switches)
     sizes = sizes_of(networks, server, models)
@@ -94,7 +94,8 @@ def nodes_of(spec: Spec, server: Node, switches: Switches) -> int:
 
 def _nodes_within(spec: Spec, server: Node, switches: Switches, budget: float) -> int:
     """The most nodes that halving finds whose racks together take no more than so much [W]."""
-    models = models_of(switches)
+    assert spec.site is not None
+    models = models_of(switches, spec.site)
 
     def watts(nodes: int) -> float:
         return float(sizes_of(networks_of(spec, server, nodes, switches), server, models).watts.sum())
@@ -124,9 +125,10 @@ def networks_of(spec: Spec, server: Node, nodes: int, switches: Switches) -> Net
     )
 
 
-def models_of(switches: Switches) -> dict[str, Switch]:
-    """The switch of each kind of device that is one."""
+def models_of(switches: Switches, site: SiteSpec) -> dict[str, Switch | Equipment]:
+    """What each kind of device is, nodes aside."""
     return {
+        **things_of(site),
         **dict.fromkeys(("leaf", "spine", "core"), switches.compute),
         **dict.fromkeys(("storage leaf", "storage spine"), switches.storage),
         "management leaf": switches.management_leaf,
@@ -134,9 +136,9 @@ def models_of(switches: Switches) -> dict[str, Switch]:
     }
 
 
-def sizes_of(networks: Networks, server: Node, models: dict[str, Switch]) -> Sizes:
+def sizes_of(networks: Networks, server: Node, models: dict[str, Switch | Equipment]) -> Sizes:
     """Height, power and weight of every device, as rated."""
-    of = {"node": server, **models, **{kind: equipment(name) for kind, name in EQUIPMENT.items()}}
+    of = {"node": server, **models}
     counts = list(networks.counts.values())
     units, watts, kilograms = (
         np.repeat([getattr(of[kind], key) for kind in KINDS], counts) for key in ("height", "power", "weight")

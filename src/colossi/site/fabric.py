@@ -73,7 +73,7 @@ def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = Non
     """The fabric of so many nodes with so many NICs each. BadInput names the nearest that can be built.
 
     Spines and cores have as many ports as leaves, or `spine_radix`. At least `spines` are above each leaf,
-    if it has the ports.
+    and as many cores above each spine, if it has the ports.
     """
     wide = spine_radix or spec.radix
     down, up = split(spec.radix, spec.oversubscription, "oversubscription")
@@ -107,7 +107,7 @@ def clos(nodes: int, rails: int, spec: FabricSpec, spine_radix: int | None = Non
     spine_core = np.empty((0, 4), np.int32)
     plane_cores = 0
     if tiers == 3:
-        core_links = links_per_pair(spine_up, pods, wide)
+        core_links = links_per_pair(spine_up, pods, wide, spines)
         plane_cores = pod_spines * (spine_up // core_links)
         spine_core = _spines_to_cores(pods, pod_spines, spine_down, spine_up, core_links)
     return Fabric(

@@ -21,7 +21,7 @@ from colossi.spec.site import SiteSpec
 NODES_PER_STORAGE_SERVER = 16  # assumption
 NODES_PER_MANAGEMENT_SERVER = 256  # assumption
 MANAGEMENT_SERVERS = 5  # at least: those of NVIDIA's SuperPOD H100 of 127 nodes (RA-11333)
-SPINES = 2  # at least, over each leaf: the loss of one spine cuts no leaf off
+SPINES = 2  # at least, over each leaf, and cores over each spine: the loss of one cuts nothing off
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from colossi.site.floor import (
     share,
 )
 from colossi.site.networks import Networks
-from colossi.spec.equipment import equipment
+from colossi.spec.equipment import Equipment, equipment
+from colossi.spec.fit import multiples_near
 from colossi.spec.hardware import Node
 from colossi.spec.site import SiteSpec
 
@@ -49,14 +50,28 @@ class Standing:
     unit: Ints  # [devices]
 
 
+def things_of(site: SiteSpec) -> dict[str, Equipment]:
+    """What is neither node nor switch, by kind of device."""
+    names = {
+        "storage node": "storage-server",
+        "management server": "management-server",
+        "cdu": site.cooling.cdu,
+        "manager": "fabric-manager",
+    }
+    return {kind: equipment(name) for kind, name in names.items()}
+
+
 def empty_rack() -> float:
     """Weight of a rack with two power strips, and nothing else [kg]."""
     return equipment("rack").weight + 2 * equipment("pdu").weight
 
 
 def nodes_per_rack(server: Node, site: SiteSpec) -> int:
-    """As the spec says, or as many as units, power, weight and CDU allow. BadInput: by how much too few."""
-    rack, cdu = site.rack, equipment("cdu")
+    """As the spec says, or as many as units, power, weight and CDU allow. BadInput: by how much too few.
+
+    Nodes that NVLink joins stand in one rack: a whole number of such domains.
+    """
+    rack, cdu = site.rack, things_of(site)["cdu"]
     own = cdu if server.liquid else None
     room = {
         "units": (rack.units - (own.height if own else 0), server.height + rack.gap, "rack units"),
@@ -67,13 +82,21 @@ def nodes_per_rack(server: Node, site: SiteSpec) -> int:
         room["cdu"] = (own.heat / 1e3, server.power * server.liquid / 1e3, "kW of a CDU's heat")
     fits = {key: max(0, int(free / each + 1e-9)) for key, (free, each, _) in room.items()}
     least = min(fits, key=lambda key: fits[key])
-    wanted = site.rack.nodes or max(1, fits[least])
+    domain = max(1, server.domain // server.gpus)
+    wanted = site.rack.nodes or max(domain, fits[least] // domain * domain)
+    if wanted % domain:
+        raise BadInput(
+            f"site.rack.nodes = {wanted}, but NVLink joins {domain} {server.name}, which stand in one rack",
+            f"site.rack.nodes = {multiples_near(domain, wanted)}",
+        )
     if wanted > fits[least]:
         free, each, what = room[least]
         raise BadInput(
             f"site.rack: {wanted} {server.name} in a rack need {wanted * each:,.5g} {what}, and it has "
             f"{free:,.5g} for them: {wanted * each - free:,.5g} too few",
-            f"site.rack.nodes = {fits[least]}" if fits[least] else "another limit in [site.rack], or node",
+            f"site.rack.nodes = {fits[least] // domain * domain}"
+            if fits[least] >= domain
+            else "larger limits in [site.rack], another site.cooling.cdu, or another node",
         )
     return wanted
 
@@ -83,7 +106,7 @@ def stand(networks: Networks, server: Node, site: SiteSpec, per_rack: int, sizes
     nodes, cdus = networks.counts["node"], networks.counts["cdu"]
     pods = int(networks.pods[nodes - 1]) + 1
     rack, unit = np.empty((2, len(sizes.units)), np.int32)
-    base = equipment("cdu").height if cdus else 0
+    base = things_of(site)["cdu"].height if cdus else 0
     step = server.height + site.rack.gap
     rack[:nodes] = np.arange(nodes) // per_rack
     unit[:nodes] = 1 + base + site.rack.gap + np.arange(nodes) % per_rack * step

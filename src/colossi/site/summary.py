@@ -6,8 +6,8 @@ import numpy as np
 
 from colossi.site.design import KINDS, MEDIA, NETWORKS, Design
 from colossi.site.losses import feed_losses, switch_losses, widths
+from colossi.site.racks import things_of
 from colossi.site.supply import MEGA, heat_of, supply_of
-from colossi.spec.equipment import equipment
 from colossi.spec.site import SiteSpec
 
 WATER = 4186.0  # J/(kg K)
@@ -144,7 +144,7 @@ def _power(design: Design, site: SiteSpec) -> dict[str, Any]:
 def _cooling(design: Design, site: SiteSpec) -> dict[str, Any]:
     """A loop for each pod of racks with a CDU; litres a minute at so much warming."""
     heat = heat_of(design.node, design.nodes, float(design.racks.watts.sum()))
-    cdus, cdu = len(design.devices_of("cdu")), equipment("cdu")
+    cdus, cdu = len(design.devices_of("cdu")), things_of(site)["cdu"]
     nodes = int(np.bincount(design.devices.rack[: design.nodes]).max())
     return {
         "liquid_megawatts": heat.liquid / MEGA,

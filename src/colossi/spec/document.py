@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
+from colossi.spec.construction import ConstructionSpec, Crews, Deliveries, Offer, TaskOverride
 from colossi.spec.data import DataSpec, FilesSource, HuggingFaceSource, PythonStdlibSource, ReasoningSource
 from colossi.spec.fabric import FabricSpec
 from colossi.spec.failures import FailuresSpec
@@ -88,6 +89,11 @@ TABLES: dict[str, type[BaseModel]] = {
     "[site.floor]": FloorSpec,
     "[site.storage]": StorageSpec,
     "[site.management]": ManagementSpec,
+    "[construction]": ConstructionSpec,
+    "[construction.deliveries]": Deliveries,
+    "[construction.crews]": Crews,
+    "[construction.offers.NAME]": Offer,
+    "[construction.tasks.KIND]": TaskOverride,
 }
 
 # Together, in this order, they are one good document.
@@ -119,6 +125,12 @@ EXAMPLES = {
     "[site.floor]": "[site.floor]\ncold_aisle = 1.8\nhot_aisle = 1.2",
     "[site.storage]": "[site.storage]\nservers = 8",
     "[site.management]": "[site.management]\nservers = 3",
+    "[construction]": "[construction]\nstart = 2024-05-03\ntarget = 2024-10-01\nhours_a_day = 10",
+    "[construction.deliveries]": "[construction.deliveries]\nfirst_day = 60.0\nracks_a_week = 180.0",
+    "[construction.crews]": "[construction.crews]\nelectricians = 8\ncablers = 16",
+    "[construction.offers.NAME]": '[construction.offers.turbines]\nkind = "turbines"\nmegawatts = 2.5\n'
+    'count = 14\nlead_days = 45\ndollars_a_day = 2500.0\nfuel = 40.0\nsource = "an offer of May"',
+    "[construction.tasks.KIND]": '[construction.tasks.piping]\nhours = [1, 1.5, 3]\nsource = "our last site"',
     "[kubernetes]": '[kubernetes]\nimage = "registry.example/colossi:0.1"\nclaim = "runs"\n'
     'queue = "training"\ntopology = "cloud.provider.com/topology-rack"',
 }

@@ -44,7 +44,7 @@ class Switch(Table):
 
 
 class Cable(Table):
-    """A medium: lengths that are sold [m], in order, and what one costs, both ends included."""
+    """A medium: lengths that are sold [m], in order, and what one costs; a fibre's transceivers are extra."""
 
     name: str
     lengths: tuple[float, ...]
@@ -53,7 +53,7 @@ class Cable(Table):
     source: str
 
     def price(self, metres: float) -> float:
-        """Of a cable with what belongs to its ends [USD]."""
+        """Of a cable of this length [USD]."""
         return self.cost + self.cost_per_metre * metres
 
 

@@ -121,18 +121,17 @@ def _field_at(loc: Loc) -> FieldInfo | None:
 def _tables_at(loc: Loc) -> list[type[BaseModel]]:
     """The table that a place is, through optional tables and lists; several where its kind is not known."""
     here: list[type[BaseModel]] = [Spec]
+    named = False  # tables by names of the user's: this part is one
     for at, part in enumerate(loc):
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         if at and isinstance(loc[at - 1], int):
             here = [table for table in here if part in _kinds(table)]
         else:
-            here = [
-                t
-                for table in here
-                if part in table.model_fields
-                for t in _tables_in(table.model_fields[part].annotation)
-            ]
+            found = [t.model_fields[part].annotation for t in here if part in t.model_fields]
+            named = any(typing.get_origin(each) is dict for each in found)
+            here = [table for each in found for table in _tables_in(each)]
     return here
 
 

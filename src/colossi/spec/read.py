@@ -22,14 +22,15 @@ from colossi.spec.words import as_toml
 def read_spec(path: Path, overrides: list[str] | None = None, needs: tuple[str, ...] = ()) -> Spec:
     """Read `path`, apply `table.key=value` overrides in order, fill in the preset and check everything.
 
-    `needs` are the tables that the command cannot do without: [model] too, unless it only builds a [site].
+    `needs` are the tables that the command cannot do without: [model] too, unless it only builds a [site]
+    or looks at a [cluster].
     """
     document = read_toml(path)
     for override in overrides or []:
         apply_override(document, override)
     said = "".join(f" --set {override}" for override in overrides or [])
     spec = build_spec(document, f"{path}, with{said}" if said else str(path))
-    for table in needs if "site" in needs else ("model", *needs):
+    for table in needs if {"site", "cluster"} & {*needs} else ("model", *needs):
         if getattr(spec, table) is None:
             raise SpecError(f"{path}: table [{table}] is missing", f"add it: see [{table}] in docs/spec.md")
     if "data" in needs:

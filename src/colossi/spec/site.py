@@ -37,6 +37,9 @@ class CoolingSpec(Table):
         default=None, ge=0, description="by the liquid loops, from cold plates through CDUs [MW]"
     )
     air_mw: float | None = Field(default=None, ge=0, description="by air [MW]")
+    cdu: str = Field(
+        default="cdu", description="in each rack of nodes with cold plates, of the catalogue's equipment"
+    )
     overhead: float = Field(
         default=0.1,
         ge=0,

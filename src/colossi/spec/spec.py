@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from colossi.spec.checkpoint import CheckpointSpec
 from colossi.spec.cluster import ClusterSpec
+from colossi.spec.construction import ConstructionSpec
 from colossi.spec.data import DataSpec
 from colossi.spec.fabric import FabricSpec
 from colossi.spec.failures import FailuresSpec
@@ -46,6 +47,7 @@ class Spec(Table):
     prices: PricesSpec = PricesSpec()
     power: PowerSpec = PowerSpec()
     site: SiteSpec | None = None
+    construction: ConstructionSpec | None = None
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

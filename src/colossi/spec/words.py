@@ -1,5 +1,6 @@
 """What a key takes, in words: errors offer it, and docs/spec.md is made of it."""
 
+import datetime
 import json
 import types
 from collections.abc import Sequence
@@ -8,7 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-BASES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
+BASES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text in quotes",
+    datetime.date: "a date, as 2024-05-03",
+}
 LIMITS = {
     "ge": "at least {}",
     "gt": "above {}",
@@ -33,6 +40,9 @@ def _wanted(annotation: Any, limits: Sequence[Any]) -> str:
         return " or ".join(json.dumps(choice) for choice in inner)
     if origin is tuple and get_origin(inner[0]) is Literal:
         return f"a list of {_wanted(inner[0], ())}"
+    if origin is tuple and inner[0] in BASES:
+        number = "" if inner[-1] is Ellipsis else f"{len(inner)} values, each "
+        return f"a list of {number}{_wanted(inner[0], ())}"
     if origin is tuple:
         return "a list of tables, at least one"
     if origin is dict or issubclass(annotation, BaseModel):

@@ -13,10 +13,10 @@ LINES = 12  # of the bill: the dearest; --json has all
 
 def render(facts: dict[str, Any]) -> RenderableType:
     """Tables under one another."""
-    power = facts["power"]
+    power, pods = facts["power"], f"{facts['pods']:,} pod" + "s" * (facts["pods"] > 1)
     head = Text.assemble(
         (facts["name"], "bold"),
-        f"  {facts['gpus']:,} GPUs in {facts['nodes']:,} {facts['node']}, {facts['pods']:,} pods, "
+        f"  {facts['gpus']:,} GPUs in {facts['nodes']:,} {facts['node']}, {pods}, "
         f"{sum(each['number'] for each in facts['racks']):,} racks, {power['site_megawatts']:,.4g} MW, "
         f"${count(facts['dollars'])}",
     )

@@ -1,8 +1,8 @@
 """
 How far a piece of work is that is no training run: reading, tokenising, evaluating.
 
-`Progress` takes (label, done, total) as often as you like; a bar on a terminal, a line at each tenth
-elsewhere. Everything goes to stderr.
+`Progress` takes (label, done, total) as often as you like, and a note of how it stands; a bar on a terminal,
+a line at each tenth elsewhere. Everything goes to stderr.
 """
 
 from types import TracebackType
@@ -28,24 +28,25 @@ class Progress:
         self._tasks: dict[str, bars.TaskID] = {}
         self._told: dict[str, int] = {}  # label -> the tenth that was printed last
 
-    def __call__(self, label: str, done: float, total: float | None = None) -> None:
+    def __call__(self, label: str, done: float, total: float | None = None, note: str = "") -> None:
         if self._console.is_terminal:
-            self._draw(label, done, total)
+            self._draw(label, done, total, note)
         else:
-            self._tell(label, done, total)
+            self._tell(label, done, total, note)
 
-    def _draw(self, label: str, done: float, total: float | None) -> None:
+    def _draw(self, label: str, done: float, total: float | None, note: str) -> None:
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total)
-        self._bars.update(self._tasks[label], completed=done, total=total)
+        said = f"{label}: {note}" if note else label
+        self._bars.update(self._tasks[label], completed=done, total=total, description=said)
 
-    def _tell(self, label: str, done: float, total: float | None) -> None:
+    def _tell(self, label: str, done: float, total: float | None, note: str) -> None:
         tenth = tenths(done, total)
         if total != 1 and tenth > self._told.get(label, -1):
             self._told[label] = tenth
             share = f"{10 * tenth}%  " if total else ""
             of = f"/{total:,.0f}" if total else ""
-            self._console.file.write(f"{label}  {share}{done:,.0f}{of}\n")
+            self._console.file.write(f"{label}  {share}{done:,.0f}{of}{f'  {note}' if note else ''}\n")
             self._console.file.flush()
 
     def __enter__(self) -> Self:

@@ -124,7 +124,7 @@ def power_of(
     `parts`: seconds of a step by what they go to (Step.parts). Where `checkpoint_interval` [s] is given,
     stalls for checkpoints come that often, else they are shared out among the steps.
     """
-    load = _load(spent, parts, server, nodes, power.floor, prices, checkpoint_interval)
+    load = load_of_run(spent, parts, server, nodes, power.floor, prices, checkpoint_interval)
     ripple = ripple_of(load.cycle, power.round_trip)
     level = load.base + load.train * ripple.level
     needed = battery_for(load, ripple, level, power)
@@ -177,7 +177,7 @@ def power_of(
     )
 
 
-def _load(
+def load_of_run(
     spent: Account,
     parts: dict[str, float],
     server: Node,
@@ -186,6 +186,7 @@ def _load(
     prices: PricesSpec,
     checkpoint_interval: float | None,
 ) -> Load:
+    """What `power_of` begins with: the draw of the site, stretch by stretch, without any battery."""
     cycle, timeline = cycle_of(parts, server, floor), spent.timeline
     cycle = with_stalls(cycle, spent, server, floor, checkpoints=checkpoint_interval is None)
     if checkpoint_interval is not None:
@@ -258,8 +259,8 @@ def _floor(
 ) -> Floor:
     """The spec's floor, or else the highest that there is, against none at all."""
     share = power.floor or BURN
-    without = _load(spent, parts, server, nodes, 0.0, prices, checkpoint_interval)
-    load = _load(spent, parts, server, nodes, share, prices, checkpoint_interval)
+    without = load_of_run(spent, parts, server, nodes, 0.0, prices, checkpoint_interval)
+    load = load_of_run(spent, parts, server, nodes, share, prices, checkpoint_interval)
     ripple = ripple_of(load.cycle, power.round_trip)
     energy = load.energy() - without.energy()
     return Floor(

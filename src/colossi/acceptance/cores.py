@@ -1,5 +1,5 @@
 """
-Whether a node's cores and memory are sound: `python -m colossi.engines.check SECONDS`, and how to ask.
+Whether a node's cores and memory are sound: `python -m colossi.acceptance.cores SECONDS`, and how to ask.
 
 Each core multiplies two matrices of whole numbers. They are so small that every sum is exact in float32, in
 whatever order it is taken, so any sound core gives the very bits that are known here. Then some memory is
@@ -43,7 +43,7 @@ class Finding:
     seconds: float = 0.0  # of the fastest product on the slowest core
 
 
-def examine(seconds: float, module: str = "colossi.engines.check", patience: float = 60.0) -> Finding:
+def examine(seconds: float, module: str = "colossi.acceptance.cores", patience: float = 60.0) -> Finding:
     """Have this machine checked for so long, in a process of its own: a sick node may well kill it.
 
     Beside a whole run's work it takes longer, but not longer than `patience` [s].

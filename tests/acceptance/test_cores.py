@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colossi.engines.check import (
+from colossi.acceptance.cores import (
     KNOWN,
     SIDE,
     Finding,

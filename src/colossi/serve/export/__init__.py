@@ -1,0 +1,1 @@
+"""What others load: Hugging Face folders with their own modelling code, and GGUF files."""

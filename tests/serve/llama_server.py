@@ -1,0 +1,92 @@
+"""llama.cpp's server on loopback, in a process of its own:  python -m tests.serve.llama_server FILE
+
+It prints its address and serves until stdin closes.
+"""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def llama_server(path: Path) -> Iterator[httpx.Client]:
+    """A client of a server of this file."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.serve.llama_server", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    try:
+        address = ""
+        for line in process.stdout:
+            if line.startswith("http"):
+                address = line.strip()
+                break
+        assert address, process.stderr.read()[-3000:]
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def greedy(client: httpx.Client, prompt: list[int], most: int) -> list[int]:
+    """The likeliest tokens that follow; padding is never said."""
+    return _complete(client, prompt, n_predict=most, return_tokens=True)["tokens"]
+
+
+def log_probabilities(client: httpx.Client, prompt: list[int], vocabulary: int) -> list[float] | None:
+    """Of the token that follows, for all tokens; None where the likeliest is half a character, of which the
+    server tells nothing.
+    """
+    answer = _complete(client, prompt, n_predict=1, n_probs=vocabulary)
+    if "completion_probabilities" not in answer:
+        return None
+    row = [float("nan")] * vocabulary
+    for each in answer["completion_probabilities"][0]["top_logprobs"]:
+        row[each["id"]] = each["logprob"]
+    return row
+
+
+def _complete(client: httpx.Client, prompt: list[int], **more: object) -> dict[str, Any]:
+    body = {"prompt": prompt, "temperature": 0, "logit_bias": [[0, False]], "ignore_eos": True}
+    answer = client.post("/completion", json=body | {"cache_prompt": False} | more)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def serve(path: str) -> None:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.port = 0
+    params.n_ctx, params.n_parallel = 256, 1
+    params.warmup = False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    server = xllamacpp.Server(params)
+    sys.stdout.write(f"{server.listening_address}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
