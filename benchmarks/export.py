@@ -37,7 +37,8 @@ def measured(gpus: int, folder: Path) -> str:
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return (
         f"{gpus:,} GPUs, {len(found.cables):,} cables: "
-        f"{len(written)} files of {size:.0f} MB in {seconds:.1f} s, {gigabytes:.2f} GB; page {page:.2f} MB, searchable after {ready:.2f} s, a device's cables in "
+        f"{len(written)} files of {size:.0f} MB in {seconds:.1f} s, {gigabytes:.2f} GB; "
+        f"page {page:.2f} MB, searchable after {ready:.2f} s, a device's cables in "
         f"{answer:.0f} ms, heap {heap:.0f} MB"
     )
 
