@@ -6,9 +6,9 @@ Serving beside others, on the same weights in one run.
 
 A model of the laptop's sizes with random weights, in float32, says tokens at temperature 1, as random answers
 do not end. `colossi serve` and llama.cpp's server are asked over HTTP, transformers' generate is called; who
-may have two threads is tried with one and two, and the better counts. Printed are tokens a second for one answer
-and for 32 at once, the time to the first token, and of one answer the share of what the bandwidth of one core
-would allow.
+may have two threads is tried with one and two, and the better counts. Printed are tokens a second for one
+answer and for 32 at once, the time to the first token, and of one answer the share of what the bandwidth of
+one core would allow.
 """
 
 import argparse
@@ -173,12 +173,11 @@ def main() -> None:
         speeds["llama.cpp"] = llama(gguf, tokens)
     own = speeds["colossi"]
     print(f"{active:,} active parameters, float32, answers of {tokens} tokens")
-    print(
-        f"{'':14}{'one [tokens/s]':>16}{f'{MANY} [tokens/s]':>16}{'first [ms]':>12}{'ours over it: one':>19}{MANY:>6}"
-    )
+    columns = ("one [tokens/s]", f"{MANY} [tokens/s]", "first [ms]", "ours over it: one", f"{MANY}")
+    print(f"{'':14}" + "".join(f"{name:>19}" for name in columns))
     for name, each in speeds.items():
-        ratios = f"{own.one / each.one:19.2f}{own.many / each.many:6.2f}" if name != "colossi" else ""
-        print(f"{name:14}{each.one:16,.0f}{each.many:16,.0f}{each.first * 1e3:12.1f}{ratios}")
+        ratios = f"{own.one / each.one:19.2f}{own.many / each.many:19.2f}" if name != "colossi" else ""
+        print(f"{name:14}{each.one:19,.0f}{each.many:19,.0f}{each.first * 1e3:19.1f}{ratios}")
     for (name, at_once), aim in AIMS.items():
         reached = own.one / speeds[name].one if at_once == 1 else own.many / speeds[name].many
         print(f"{at_once:2} of {name}: {reached:.2f}, aim {aim}{'' if reached >= aim else ': missed'}")

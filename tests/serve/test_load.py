@@ -1,4 +1,4 @@
-"""Many clients at once, each with questions of its own: no error, no answer that is lost or somebody else's."""
+"""Many clients at once, each with questions of its own: no error, no answer lost or somebody else's."""
 
 import time
 from collections.abc import Iterator

@@ -13,16 +13,16 @@ FORMS = {
     "01-sites.csv": ("name slug status region group tenant facility description", "name slug status"),
     "02-locations.csv": ("site parent name slug status tenant facility description", "site name slug status"),
     "03-racks.csv": (
-        "site location group name facility_id tenant status role rack_type form_factor serial asset_tag width "
-        "u_height desc_units outer_width outer_height outer_depth outer_unit mounting_depth airflow weight "
-        "max_weight weight_unit description",
+        "site location group name facility_id tenant status role rack_type form_factor serial asset_tag "
+        "width u_height desc_units outer_width outer_height outer_depth outer_unit mounting_depth airflow "
+        "weight max_weight weight_unit description",
         "site name status width u_height",
     ),
     "04-manufacturers.csv": ("name slug description", "name slug"),
     "05-device-roles.csv": ("name slug parent color vm_role config_template description", "name slug color"),
     "07-devices.csv": (
-        "name role tenant manufacturer device_type platform serial asset_tag status site location rack position "
-        "face latitude longitude parent device_bay airflow cluster description",
+        "name role tenant manufacturer device_type platform serial asset_tag status site location rack "
+        "position face latitude longitude parent device_bay airflow cluster description",
         "role manufacturer device_type status site",
     ),
     "08-cables.csv": (

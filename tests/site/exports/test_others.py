@@ -86,7 +86,7 @@ def test_the_table_of_labels_says_where_each_cable_goes() -> None:
         assert float(row["metres"]) == pytest.approx(float(cables.metres[at]))
     ends = [(row[f"{side}_device"], row[f"{side}_port"]) for row in table for side in "ab"]
     assert len(set(ends)) == len(ends)
-    # Ports that a hand would look for: NIC 3 of a node in the fourth leaf; 48 ports by twisted pairs.
+    # By hand: NIC 3 of a node goes to the fourth leaf, and management runs over twisted pairs.
     third = next(row for row in table if row["a_device"] == "node-00000" and row["a_port"] == "nic3")
     assert (third["b_device"], third["b_port"]) == ("leaf-00003", "p1")
     assert {row["medium"] for row in table if row["a_port"] == "mgmt0"} == {"Cat6"}

@@ -27,6 +27,11 @@ def promtool(*words: str | Path) -> str:
     return done.stdout
 
 
+def discovered(configuration: Path, job: str) -> list[dict[str, dict[str, str]]]:
+    """Targets after relabelling. promtool waits for as long as it may, in case more come."""
+    return json.loads(promtool("check", "service-discovery", "--timeout=3s", configuration, job))
+
+
 def test_promtool_accepts_configuration_and_targets(tmp_path: Path) -> None:
     for name, text in prometheus_files(small(), names()).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -34,15 +39,10 @@ def test_promtool_accepts_configuration_and_targets(tmp_path: Path) -> None:
     said = promtool("check", "config", tmp_path / "prometheus.yml")
     assert "SUCCESS" in said and "WARNING" not in said
     # What Prometheus makes of a job's targets.
-    found = json.loads(
-        promtool("check", "service-discovery", "--timeout=1s", tmp_path / "prometheus.yml", "switch")
-    )
-    labels = [each["labels"] for each in found]
+    labels = [each["labels"] for each in discovered(tmp_path / "prometheus.yml", "switch")]
     assert {each["__address__"] for each in labels} == {"127.0.0.1:9116"}  # snmp_exporter asks the switch
     assert "leaf-00000" in {each["instance"] for each in labels}
-    gpus = json.loads(
-        promtool("check", "service-discovery", "--timeout=1s", tmp_path / "prometheus.yml", "gpu")
-    )
+    gpus = discovered(tmp_path / "prometheus.yml", "gpu")
     assert sorted(each["labels"]["instance"] for each in gpus) == [f"node-{n:05d}" for n in range(64)]
 
 

@@ -3,7 +3,7 @@ Labels of cables for printing: a table of all, and sheets of stickers of one pod
 
 A cable has two stickers, one for each end: its own label in large letters, this end, then the far end.
 Sheets are A4 with three by seven stickers of 63.5 by 38.1 mm, which label makers sell under many names. All
-stickers of 100,000 GPUs would be 40,000 pages, so a sheet is for a pod, which is what is cabled in a day.
+stickers of 100,000 GPUs would be 33,000 pages, so a sheet is for a pod, which is what is cabled in a day.
 """
 
 import csv

@@ -57,13 +57,10 @@ def targets(design: Design, names: Names, kinds: list[str], suffix: str) -> str:
 
 def _configuration(design: Design) -> dict[str, object]:
     """Three jobs; a target's own name, without its port, is its `instance`."""
-    name: dict[str, object] = {
-        "source_labels": ["__address__"],
-        "regex": "([^:]+).*",
-        "target_label": "instance",
-    }
+    address = ["__address__"]
+    name: dict[str, object] = {"source_labels": address, "regex": "([^:]+).*", "target_label": "instance"}
     snmp: list[dict[str, object]] = [
-        {"source_labels": ["__address__"], "target_label": "__param_target"},
+        {"source_labels": address, "target_label": "__param_target"},
         {"source_labels": ["__param_target"], "target_label": "instance"},
         {"target_label": "__address__", "replacement": SNMP_ADDRESS},
     ]
