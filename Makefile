@@ -49,6 +49,9 @@ bench: install ## ratios to peers and to the machine's limits
 	@$(BIN)/python benchmarks/plan.py
 	@$(BIN)/python benchmarks/network.py
 	@$(BIN)/python benchmarks/simulate.py
+	@$(BIN)/python benchmarks/design.py
+	@$(BIN)/python benchmarks/export.py
+	@$(BIN)/python benchmarks/serve.py
 
 format: install ## let ruff format everything
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
