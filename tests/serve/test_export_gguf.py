@@ -1,6 +1,7 @@
 """The exported GGUF file as llama.cpp's server loads it, against our model; and what is refused."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from colossi.serve.export.llama import MODEL_KEY
 from colossi.serve.generate import Sampling, stream
 from colossi.serve.load import load
 
-from .llama_server import greedy, llama_server, log_probabilities
-from .models import EVERYWHERE, NOT_IN_LLAMA, TEXTS, VOCABULARY, model_folder, quiet, random_grok
+from .models import EVERYWHERE, NOT_IN_LLAMA, ROOT, TEXTS, VOCABULARY, model_folder, quiet, random_grok
+
+sys.path.insert(0, str(ROOT / "validation"))  # scripts, no package
+from llamas import greedy, llama_server, log_probabilities
 
 # Log-probabilities, largest and mean difference. llama.cpp's GELU is a table of 16-bit numbers, and with q8_0
 # it rounds activations to 8 bits too: a token may go to another expert, and only the mean says something.

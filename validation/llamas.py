@@ -1,6 +1,7 @@
-"""llama.cpp's server on loopback, in a process of its own:  python -m tests.serve.llama_server FILE
+"""
+llama.cpp's server on loopback, in a process of its own (PyPI xllamacpp).
 
-It prints its address and serves until stdin closes.
+    python validation/llamas.py FILE     prints its address and serves until stdin closes
 """
 
 import contextlib
@@ -12,19 +13,16 @@ from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
-
 
 @contextlib.contextmanager
 def llama_server(path: Path) -> Iterator[httpx.Client]:
     """A client of a server of this file."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serve.llama_server", str(path)],
+        [sys.executable, __file__, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
     )
     assert process.stdin and process.stdout and process.stderr
     try:
@@ -78,7 +76,7 @@ def serve(path: str) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.port = 0
-    params.n_ctx, params.n_parallel = 256, 1
+    params.n_ctx, params.n_parallel = 512, 1
     params.warmup = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
