@@ -18,7 +18,7 @@ import httpx
 @contextlib.contextmanager
 def llama_server(path: Path) -> Iterator[httpx.Client]:
     """A client of a server of this file."""
-    log = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop the server when it is full
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads fills, and the server stops
     process = subprocess.Popen(
         [sys.executable, __file__, str(path)],
         stdin=subprocess.PIPE,

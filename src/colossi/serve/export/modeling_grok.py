@@ -157,7 +157,7 @@ class GrokExperts(nn.Module):
 
 
 class GrokRouter(nn.Module):
-    """Logits [N, X] in float32 whatever the model's type: no nn.Linear, which programs replace by their own."""
+    """Logits [N, X], always in float32: no nn.Linear, which programs replace by their own."""
 
     def __init__(self, width: int, total: int) -> None:
         super().__init__()
