@@ -217,7 +217,6 @@ class GrokPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["GrokDecoderLayer"]
     _skip_keys_device_placement = [CACHE]
     _supports_sdpa = False  # it knows no cap
-    _supports_flex_attn = True
     _supports_attention_backend = True
 
 
