@@ -74,14 +74,14 @@ def in_llama(file: Path, asked: list[Asked], stop: set[int], vocabulary: int) ->
             found = {n: log_probabilities(client, tokens[: n + 1], vocabulary) for n in places}
             nothing = [float("nan")] * vocabulary
             rows = torch.tensor([found[n] or nothing for n in places])
-            said = greedy(client, each.prompt, MOST, ends=True)
+            said = greedy(client, each.prompt, MOST, stops=True)
             end = next((n for n, token in enumerate(said) if token in stop), len(said))
             told.append(Told(rows, said[:end]))
     return told
 
 
 def in_vllm(folder: Path, asked: list[Asked], stop: set[int], vocabulary: int) -> list[Told]:
-    os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1")
+    os.environ.update(VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1")
     import vllm  # type: ignore[import-not-found]
 
     llm = vllm.LLM(

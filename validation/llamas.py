@@ -7,6 +7,7 @@ llama.cpp's server on loopback, in a process of its own (PyPI xllamacpp).
 import contextlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,24 @@ import httpx
 @contextlib.contextmanager
 def llama_server(path: Path, parallel: int = 1, threads: int = 1) -> Iterator[httpx.Client]:
     """A client of a server of this file, which answers so many at once."""
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads fills, and the server stops
     process = subprocess.Popen(
         [sys.executable, __file__, str(path), str(parallel), str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin and process.stdout
     try:
         address = ""
         for line in process.stdout:
             if line.startswith("http"):
                 address = line.strip()
                 break
-        assert address, process.stderr.read()[-3000:]
-        with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
+        log.seek(0)
+        assert address, log.read()[-3000:]
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
             yield client
     finally:
         process.stdin.close()
@@ -42,12 +45,14 @@ def llama_server(path: Path, parallel: int = 1, threads: int = 1) -> Iterator[ht
             process.kill()
             process.wait()
         process.stdout.close()
-        process.stderr.close()
+        log.close()
 
 
-def greedy(client: httpx.Client, prompt: list[int], most: int, ends: bool = False) -> list[int]:
-    """The likeliest tokens that follow; padding is never said, and the answer's end only if it `ends`."""
-    return _complete(client, prompt, n_predict=most, return_tokens=True, ignore_eos=not ends)["tokens"]
+def greedy(client: httpx.Client, prompt: list[int], most: int, stops: bool = False) -> list[int]:
+    """The likeliest tokens that follow; padding is never said. It `stops` at the model's own end, or is never
+    to say that.
+    """
+    return _complete(client, prompt, n_predict=most, return_tokens=True, ignore_eos=not stops)["tokens"]
 
 
 def log_probabilities(client: httpx.Client, prompt: list[int], vocabulary: int) -> list[float] | None:

@@ -12,8 +12,8 @@ class GrokConfig(PreTrainedConfig):
     """
     Every size comes from config.json; the defaults are Grok-1's.
 
-    A cap of 0 means that there is none. `residual_moe` puts a dense FFN of `intermediate_size` beside the
-    experts, which are `moe_intermediate_size` wide. `num_local_experts` 1 is a dense model without a router.
+    A cap of 0 or null is none. `residual_moe` puts a dense FFN of `intermediate_size` beside the experts; they
+    are `moe_intermediate_size` wide. `num_local_experts` 1 is a dense model without a router.
     """
 
     model_type = "git"  # as xai-org/grok-2 has it
@@ -37,7 +37,7 @@ class GrokConfig(PreTrainedConfig):
     output_multiplier_scale: float = 0.5773502691896257
     attn_logit_softcapping: float = 30.0
     router_logit_softcapping: float = 0.0
-    final_logit_softcapping: float = 0.0
+    final_logit_softcapping: float | None = None
     use_cache: bool = True
     tie_word_embeddings: bool = False
     pad_token_id: int | None = 0

@@ -49,7 +49,8 @@ def exported_config(model: ModelSpec, dtype: torch.dtype) -> dict[str, Any]:
             "AutoModel": "modeling_grok.GrokModel",
             "AutoModelForCausalLM": "modeling_grok.Grok1ForCausalLM",
         },
-        "logit_scale": model.output_multiplier,  # vLLM applies it where it computes logits itself
+        "logit_scale": model.output_multiplier,  # vLLM computes logits itself, and looks for it
+        "final_logit_softcapping": model.final_cap or None,  # it would take 0 for a cap
         "use_cache": True,
     }
 

@@ -104,8 +104,8 @@ class GrokAttention(nn.Module):
         q, k = turn(q, rope), turn(k, rope)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        name = self.config._attn_implementation or "eager"
-        attend = eager_attention if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
+        # vLLM looks for this very call, to put its own attention in its place.
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         softcap = self.config.attn_logit_softcapping or None
         out, _ = attend(self, q, k, v, mask, scaling=self.scaling, softcap=softcap, dropout=0.0, **kwargs)
         return self.o_proj(out.reshape(*x_BTE.shape[:-1], -1))
@@ -156,6 +156,17 @@ class GrokExperts(nn.Module):
         return out
 
 
+class GrokRouter(nn.Module):
+    """Logits [N, X], always in float32: no nn.Linear, which programs replace by their own."""
+
+    def __init__(self, width: int, total: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(total, width))
+
+    def forward(self, x_NE: Tensor) -> Tensor:
+        return F.linear(x_NE.float(), self.weight.float())
+
+
 class GrokMoE(nn.Module):
     """The likeliest k experts of each token, weighted by their probabilities as they are."""
 
@@ -163,14 +174,14 @@ class GrokMoE(nn.Module):
         super().__init__()
         self.k, self.cap = config.num_experts_per_tok, config.router_logit_softcapping
         total, width = config.num_local_experts, config.hidden_size
-        self.gate = nn.Linear(width, total, bias=False) if total > 1 else None
+        self.gate = GrokRouter(width, total) if total > 1 else None
         self.experts = GrokExperts(total, width, config.moe_intermediate_size)
 
     def forward(self, x_BTE: Tensor) -> Tensor:
         if self.gate is None:
             return getattr(self.experts, "0")(x_BTE)
         x_NE = x_BTE.reshape(-1, x_BTE.shape[-1])
-        logits = capped(F.linear(x_NE.float(), self.gate.weight.float()), self.cap)
+        logits = capped(self.gate(x_NE), self.cap)
         weights_Nk, chosen_Nk = logits.softmax(-1).topk(self.k, dim=-1)
         return self.experts(x_NE, weights_Nk, chosen_Nk).view_as(x_BTE)
 
@@ -206,7 +217,6 @@ class GrokPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["GrokDecoderLayer"]
     _skip_keys_device_placement = [CACHE]
     _supports_sdpa = False  # it knows no cap
-    _supports_flex_attn = True
     _supports_attention_backend = True
 
 
