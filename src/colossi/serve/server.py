@@ -21,8 +21,7 @@ GRACE = 60  # seconds that running answers have to end when the server is stoppe
 # The engine's thread gives the interpreter away in each operation and wants it back microseconds later;
 # the default of 5 ms is longer than a step.
 SWITCH = 0.0005  # seconds
-# Below this width a product is over before a second thread has woken up: with two threads on two busy cores
-# one token of the demo's model took 10 ms instead of 1.4 (docs/serving.md).
+# Products of narrower models are over before a second thread has woken up.
 WIDE = 1024
 CACHE = 1 << 16  # positions, where the memory is there
 CACHE_SHARE = 0.125  # of the machine's memory
