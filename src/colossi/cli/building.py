@@ -27,7 +27,7 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """Plan the construction of a site's cluster: power, crews, milestones, and what limits them."""
-    from colossi.site.scheduling import plan
+    from colossi.site.scheduling import plan, with_levers
     from colossi.spec import read_spec
     from colossi.terminal import chances as drawn
     from colossi.terminal import schedule as shown
@@ -36,7 +36,7 @@ def schedule(
 
     spec = read_spec(spec_file, overrides, needs=("site", "construction"))
     with Progress() as progress:
-        found = plan(spec, seconds, progress)
+        found = with_levers(plan(spec, seconds, progress), progress)
         if odds:
             from colossi.site.chances import chances
 

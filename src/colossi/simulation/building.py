@@ -22,7 +22,9 @@ from colossi.plan.sweep import axis_of
 from colossi.simulation.scenario import Arrivals, Scenario, complete_spec, scenario_of
 from colossi.simulation.seeds import Life, Spread, interval, lives
 from colossi.site.chances import Chances, chances
+from colossi.site.design import Design
 from colossi.site.milestones import FIRST_TRAINING
+from colossi.site.scheduling import construction_of
 from colossi.site.scheduling import plan as plan_of
 from colossi.spec.read import apply_override, build_spec, read_toml
 from colossi.spec.spec import Spec
@@ -110,6 +112,13 @@ def elastic(spec: Spec) -> tuple[Spec, Forecast]:
 
 def grow(spec: Spec, seeds: int, tell: Tell, settings: tuple[str, ...] = ()) -> Growth:
     """Build the site of the spec and train on what stands, in as many lives."""
+    built = construction_of(spec)
+    if built.existing_gpus:
+        raise SpecError(
+            f"construction.existing_gpus = {built.existing_gpus}: a run that has begun on them"
+            " cannot be simulated while more are added",
+            "leave it out to build all GPUs of the spec",
+        )
     spec, forecasted = elastic(spec)
     planned = plan_of(spec, 0.0, lambda label, done, total, note="": tell(label, done, total))
     luck = chances(planned, seeds, 0, 1, lambda done: tell("lives of the plan", done, seeds))
@@ -117,18 +126,12 @@ def grow(spec: Spec, seeds: int, tell: Tell, settings: tuple[str, ...] = ()) -> 
     last = float((luck.pods.max(axis=1) - first).max())
     watched = (last + PATIENCE * forecasted.seconds / DAY) * DAY
     scenario = scenario_of(spec, watched, forecasted)
-    if planned.construction.existing_gpus:
-        raise SpecError(
-            f"construction.existing_gpus = {planned.construction.existing_gpus}: a run that has begun on them"
-            " cannot be simulated while more are added",
-            "leave it out to build all GPUs of the spec",
-        )
     scenario = replace(scenario, built=arrivals(planned.design, luck, first, scenario.machinery.nodes))
     found = lives(scenario, seeds, None, lambda done, total: tell("lives of the run", done, total))
     return Growth(spec, scenario, forecasted, luck, found, settings)
 
 
-def arrivals(design: Any, luck: Chances, first: Days, nodes: int) -> Arrivals:
+def arrivals(design: Design, luck: Chances, first: Days, nodes: int) -> Arrivals:
     """When each pod joins [s after the first training], and the pod of each simulated node."""
     racks = design.devices.rack[design.devices_of("node")]
     pods = np.sort(design.racks.pod[racks])[:nodes]

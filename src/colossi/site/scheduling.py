@@ -6,7 +6,7 @@ it is shorter; its bound says how much shorter any could be.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from colossi.errors import BadInput
@@ -59,8 +59,8 @@ class Plan:
     milestones: list[Milestone]
     links: dict[str, list[Link]]  # the critical chain to each milestone
     busy: dict[str, float]  # share of each resource's hours in use from the first rack to the last pod
-    levers: list[Lever]
     kilowatts: int  # that all racks take
+    levers: list[Lever] = field(default_factory=list)  # where they were tried
 
     @property
     def project(self) -> Project:
@@ -130,8 +130,6 @@ def plan(
     end = next(each.hour for each in reached if each.name == name)
     begin = next(each.hour for each in reached if each.name == FIRST_RACK)
     links = {each.name: chain(choice.project, schedule.starts, each.task) for each in reached}
-    spent = hours_by_reason(links[name], calendar.hour_at(built.deliveries.first_day))
-    slow = [kind for kind in spent if kind in built.kinds][:SLOW]
     return Plan(
         spec,
         design,
@@ -143,9 +141,15 @@ def plan(
         reached,
         links,
         busy(choice.project, schedule.starts, begin, end),
-        levers(design, built, pue, choice, slow, tell),
         int(kilowatts(design, pue).sum()),
     )
+
+
+def with_levers(plan: Plan, tell: Tell = lambda label, done, total, note="": None) -> Plan:
+    """The same, with what one change would gain."""
+    slow = [kind for kind in plan.hours_by_reason(plan.last) if kind in plan.construction.kinds][:SLOW]
+    found = levers(plan.design, plan.construction, overhead(plan.spec), plan.choice, slow, tell)
+    return replace(plan, levers=found)
 
 
 def solved(choice: Choice, seconds: float, tell: Tell) -> Schedule:
