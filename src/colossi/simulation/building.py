@@ -6,7 +6,6 @@ tokens are trained follows from building, failures and step time together. The r
 training of the plan; spares that the design does not have come with the last pod.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from colossi.errors import SpecError
 from colossi.plan.forecast import DAY, Forecast
-from colossi.plan.sweep import axis_of
+from colossi.simulation.outcome import variants
 from colossi.simulation.scenario import Arrivals, Scenario, complete_spec, scenario_of
 from colossi.simulation.seeds import Life, Spread, interval, lives
 from colossi.site.chances import Chances, chances
@@ -26,7 +25,7 @@ from colossi.site.design import Design
 from colossi.site.milestones import FIRST_TRAINING
 from colossi.site.scheduling import construction_of
 from colossi.site.scheduling import plan as plan_of
-from colossi.spec.read import apply_override, build_spec, read_toml
+from colossi.spec.read import build_spec
 from colossi.spec.spec import Spec
 
 Tell = Callable[[str, float, float | None], None]
@@ -148,18 +147,8 @@ def compare_growth(
     All have the same luck, so a difference is the change's as far as that can be said.
     """
     found: list[tuple[Growth, float, float]] = []
-    axes = [
-        [f"{key}={value}" for value in values]
-        for key, values in (
-            axis_of(change, "--compare", "--compare construction.crews.cablers=6,12") for change in changes
-        )
-    ]
-    for settings in itertools.product(*axes):
-        document = read_toml(file)
-        for override in (*overrides, *settings):
-            apply_override(document, override)
-        spec = build_spec(document, f"{file}, with --set {' '.join(settings)}")
-        grown = grow(spec, seeds, tell, tuple(settings))
+    for settings, spec in variants(file, overrides, changes):
+        grown = grow(spec, seeds, tell, settings)
         base = found[0][0] if found else grown
         pairs = [
             (before, after)

@@ -203,17 +203,26 @@ def compare(
 ) -> list[Variant]:
     """The spec with each combination of these values ("table.key=a,b"), all on the same failures."""
     found: list[Variant] = []
-    combinations = list(itertools.product(*(_settings(change) for change in changes)))
-    for number, settings in enumerate(combinations):
-        document = read_toml(file)
-        for override in (*overrides, *settings):
-            apply_override(document, override)
-        spec = build_spec(document, f"{file}, with --set {' '.join(settings)}")
+    combinations = variants(file, overrides, changes)
+    for number, (settings, spec) in enumerate(combinations):
         outcome = simulate(spec, days, seeds, None, _after(number * seeds, len(combinations) * seeds, tell))
         first = found[0].outcome if found else outcome
         pairs = zip(outcome.lives, first.lives, strict=True)
         gain, margin = interval([life.ettr - other.ettr for life, other in pairs])
-        found.append(Variant(tuple(settings), outcome, gain, margin))
+        found.append(Variant(settings, outcome, gain, margin))
+    return found
+
+
+def variants(
+    file: Path, overrides: Sequence[str], changes: Sequence[str]
+) -> list[tuple[tuple[str, ...], Spec]]:
+    """The spec with each combination of values ("table.key=a,b"); all are read before any work is done."""
+    found = []
+    for settings in itertools.product(*(_settings(change) for change in changes)):
+        document = read_toml(file)
+        for override in (*overrides, *settings):
+            apply_override(document, override)
+        found.append((settings, build_spec(document, f"{file}, with --set {' '.join(settings)}")))
     return found
 
 
