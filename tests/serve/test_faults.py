@@ -190,3 +190,19 @@ def test_killed_and_started_again_clients_get_an_error_and_retry(folder: Path) -
             retrying = pool.submit(ask, again)
             with server(folder, port=httpx.URL(url).port or 0):
                 assert retrying.result(timeout=60) == expected
+
+
+def test_an_error_of_the_engine_costs_the_answers_that_it_met(
+    served: Served, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> list[int]:
+        raise RuntimeError("a bug")
+
+    asked = {"model": "random-fox", "prompt": "the", "max_tokens": 5, "temperature": 0}
+    with monkeypatch.context() as patched:
+        patched.setattr("colossi.serve.engine.pick", broken)
+        answer = httpx.post(f"{url}/completions", json=asked)
+    assert answer.status_code == 503 and "its log says" in answer.json()["error"]["message"]
+    assert "RuntimeError: a bug" in capfd.readouterr().err
+    assert httpx.post(f"{url}/completions", json=asked).status_code == 200
+    assert soon(lambda: served.engine.pages.free == served.engine.pages.count)

@@ -40,9 +40,13 @@ def served(folder: Path) -> Iterator[tuple[str, int]]:
         yield url, process.pid
 
 
-def ask(client: httpx.Client, question: str) -> str:
+def client_of(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=60, trust_env=False)
+
+
+def ask(client: httpx.Client, model: str, question: str) -> str:
     body = {
-        "model": "random-fox0",
+        "model": model,
         "messages": [{"role": "user", "content": question}],
         "max_tokens": MOST,
         "temperature": 0,
@@ -52,15 +56,21 @@ def ask(client: httpx.Client, question: str) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
+def model_of(client: httpx.Client) -> str:
+    """What is served, which is called as its folder."""
+    return str(client.get("/models").json()["data"][0]["id"])
+
+
 def crowd(url: str, answers: dict[str, str], seconds: float) -> int:
     """So many clients ask, hear, and ask again; how many answers they got, all of them right."""
     end = time.monotonic() + seconds
 
     def one(question: str) -> int:
         asked = 0
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        with client_of(url) as client:
+            model = model_of(client)
             while time.monotonic() < end:
-                assert ask(client, question) == answers[question]
+                assert ask(client, model, question) == answers[question]
                 asked += 1
         return asked
 
@@ -86,9 +96,10 @@ def test_memory_is_flat(served: tuple[str, int], answers: dict[str, str]) -> Non
     process = psutil.Process(number)
     before = 0
     questions = list(answers)
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
+    with client_of(url) as client, ThreadPoolExecutor(16) as pool:
+        model = model_of(client)
         for begin in range(0, REQUESTS, 1000):
-            list(pool.map(lambda n: ask(client, questions[n % CLIENTS]), range(begin, begin + 1000)))
+            list(pool.map(lambda n: ask(client, model, questions[n % CLIENTS]), range(begin, begin + 1000)))
             if begin + 1000 == SETTLED:
                 before = process.memory_info().rss
     assert process.memory_info().rss - before < 20e6

@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from colossi.serve.generate import Sampling
-from colossi.serve.sampling import COLD, pick
+from colossi.serve.generate import COLD, Sampling, choose
+from colossi.serve.sampling import pick
 
 
 @pytest.mark.parametrize("temperature", [0.0, 2.2e-313, 1e-30, COLD])
 @pytest.mark.parametrize("top_p", [0.0, 0.5, 1.0])
 def test_the_coldest_say_the_likeliest(temperature: float, top_p: float) -> None:
     logits = torch.tensor([[-torch.inf, 3.0, 5.0, 4.9]])
-    assert pick(logits, [Sampling(temperature=temperature, top_p=top_p, seed=1)], [0.999]) == [2]
+    rule = Sampling(temperature=temperature, top_p=top_p, seed=1)
+    assert pick(logits, [rule], [0.999]) == [2]
+    assert choose(logits, rule, torch.Generator().manual_seed(3)).tolist() == [2]
 
 
 def test_draws_follow_the_probabilities_of_the_nucleus() -> None:

@@ -11,6 +11,7 @@ import queue
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,10 +21,10 @@ from torch import Tensor
 from colossi.model.grok import Grok
 from colossi.serve.batch import Batch, Sequence
 from colossi.serve.forward import Paged
-from colossi.serve.generate import Sampling
+from colossi.serve.generate import Sampling, unspeak
 from colossi.serve.metrics import Metrics
 from colossi.serve.pages import Pages
-from colossi.serve.sampling import Likely, likely, pick, unspeak
+from colossi.serve.sampling import Likely, likely, pick
 
 PAGE = 16  # positions
 NEAR_TOKENS = 1e-4  # as a share of the largest logit, or of 1; rounding was measured to move it by 5e-6
@@ -131,11 +132,19 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._hear():
-                self._step()
+                try:
+                    self._step()
+                except Exception:  # a bug, of which only those pay whose answers it met
+                    traceback.print_exc()
+                    self._fail()
         finally:
-            for running in list(self._of.values()):
-                self._finish(running, "failed")
+            self._fail()
             self._hear_nobody()
+
+    def _fail(self) -> None:
+        """All that run."""
+        for running in list(self._of.values()):
+            self._finish(running, "failed")
 
     def _hear(self) -> bool:
         """Take what is in the inbox, waiting for it where there is nothing else to do; False: stop."""
@@ -214,7 +223,7 @@ class Engine:
 
     def _settled(self, speakers: list[_Running], logits: Tensor) -> Tensor:
         """The logits, those of greedy rows that rounding could decide by the plain model."""
-        greedy = [at for at, running in enumerate(speakers) if running.ticket.sampling.temperature == 0]
+        greedy = [at for at, running in enumerate(speakers) if running.ticket.sampling.greedy]
         if not greedy:
             return logits
         first, second = logits.topk(2, dim=-1).values.T.tolist()

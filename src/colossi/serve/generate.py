@@ -12,6 +12,8 @@ from torch import Tensor
 
 from colossi.model.grok import PAD, Cache, Grok
 
+COLD = 1e-4  # a lower temperature is none: logits divided by it would leave float32
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -21,15 +23,21 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
 
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature < COLD
+
 
 def choose(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """The next token of each row [B]: temperature, then the nucleus of mass top_p, then a draw."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return logits_BV.argmax(-1)
     probabilities = (logits_BV.float() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= sampling.top_p  # the token that crosses the mass stays
+        below = ordered.cumsum(-1) - ordered
+        outside = (below >= sampling.top_p) & (below > 0)  # the token that crosses the mass stays
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
@@ -43,7 +51,7 @@ def stream(grok: Grok, prompt: list[int], most: int, stop: set[int], sampling: S
     for _ in range(most):
         logits = grok.extend(tokens, cache, rows, torch.tensor([start]))
         start += tokens.shape[1]
-        token = int(choose(_speakable(logits[:, -1]), sampling, generator))
+        token = int(choose(unspeak(logits[:, -1].clone()), sampling, generator))
         if token in stop:
             return
         yield token
@@ -64,7 +72,7 @@ def generate(
     logits = grok.extend(tokens, cache, rows, torch.zeros_like(lengths))[rows, lengths - 1]
     answers: list[list[int]] = [[] for _ in prompts]
     for _ in range(most):
-        chosen = choose(_speakable(logits), sampling, generator)
+        chosen = choose(unspeak(logits.clone()), sampling, generator)
         going = [at for at, token in enumerate(chosen.tolist()) if token not in stop]
         for at in going:
             answers[int(rows[at])].append(int(chosen[at]))
@@ -76,8 +84,7 @@ def generate(
     return answers
 
 
-def _speakable(logits_BV: Tensor) -> Tensor:
-    """Padding is no word: it could never be attended to."""
-    logits = logits_BV.clone()
-    logits[:, PAD] = -torch.inf
-    return logits
+def unspeak(logits_BV: Tensor) -> Tensor:
+    """Padding is no word: it could never be attended to. Changes its argument."""
+    logits_BV[:, PAD] = -torch.inf
+    return logits_BV

@@ -28,8 +28,9 @@ def bad(message: str, param: str | None = None) -> ApiError:
 
 
 def stopped() -> ApiError:
-    """Nothing is answered any more."""
-    return ApiError(503, "the server is stopping", "server_error", "stopping")
+    """The server ends, or its engine made an error in the middle of it."""
+    said = "the answer was not finished: the server is stopping, or its log says what went wrong"
+    return ApiError(503, said, "server_error", "stopping")
 
 
 async def _api_error(_: Request, error: Exception) -> Response:

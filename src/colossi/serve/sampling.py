@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from colossi.model.grok import PAD
 from colossi.serve.generate import Sampling
-
-COLD = 1e-4  # a lower temperature is none: logits divided by it would leave float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +23,10 @@ class Likely:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def unspeak(logits_NV: Tensor) -> Tensor:
-    """Padding is no word: it could never be attended to. Changes its argument."""
-    logits_NV[:, PAD] = -torch.inf
-    return logits_NV
-
-
 def pick(logits_NV: Tensor, rules: Sequence[Sampling], uniforms: Sequence[float]) -> list[int]:
     """The next token of each row: the likeliest, or the one at `uniform` of the nucleus' mass."""
     chosen: list[int] = logits_NV.argmax(-1).tolist()
-    drawn = [row for row, rule in enumerate(rules) if rule.temperature >= COLD]
+    drawn = [row for row, rule in enumerate(rules) if not rule.greedy]
     if not drawn:
         return chosen
     temperature = torch.tensor([[rules[row].temperature] for row in drawn])
