@@ -43,7 +43,7 @@ def main() -> int:
     write(
         f"  .venv/bin/colossi chat {RUN}             talk to it\n"
         f"  .venv/bin/colossi report {RUN}           what happened, and where the time went\n"
-        f"  .venv/bin/colossi info {SPEC}   how large it is\n"
+        f"  .venv/bin/colossi info {SPEC}    how large it is\n"
         "  make demo-clean demo                      train it again\n"
     )
     return 0

@@ -1,9 +1,13 @@
 """Small machines to break, with steps of a second."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from colossi.control.plan import Plan
+from colossi.ledger.events import Event
+from colossi.simulation import striking
+from colossi.simulation.engine import BEGINNING
 from colossi.simulation.scenario import Scenario
 from colossi.spec.failures import failure_rates
 from colossi.world.failures import Fault
@@ -51,3 +55,19 @@ def plan(**changes: Any) -> Plan:
 
 def fault(time: float, effect: Any, *nodes: int, repair: float = 1000.0, factor: float = 1.0) -> Fault:
     return Fault(time, "part", effect, nodes, repair, factor)
+
+
+def kinds(history: Sequence[Event]) -> list[str]:
+    return [event.kind for event in history]
+
+
+def of_kind(history: Sequence[Event], kind: str) -> list[Event]:
+    return [event for event in history if event.kind == kind]
+
+
+def at(event: Event) -> float:
+    return event.time - BEGINNING
+
+
+def play(*faults: Fault, arrivals: Sequence[float] = (), **changes: object) -> list[Event]:
+    return striking.play(scenario(**changes), faults, arrivals)

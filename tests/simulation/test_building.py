@@ -1,7 +1,9 @@
 """Training while the cluster is built: what must hold in every life, and what a change is worth."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from colossi.spec import read_spec
 from colossi.spec.spec import Spec
 
 from ..train.runs import colossi
+from .small import SCENARIO, at, fault, of_kind, plan, play
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -89,3 +92,24 @@ def test_what_cannot_be_is_refused(file: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: --days: ")
     done = colossi("simulate", ROOT / "examples" / "llama3.toml", "--while-building")
     assert done.returncode == 2 and "[site] is missing" in done.stderr
+
+
+def test_nodes_join_the_run_as_they_are_built() -> None:
+    """It waits 1 s and 20 more, then half the nodes do 40 steps of 2 s; the others have come at 100 s."""
+    alone = plan(copy=2, shares=1, steps=100, wait_seconds=1.0)
+    machinery = replace(SCENARIO.machinery, nodes=4)
+    history = play(plan=alone, machinery=machinery, arrivals=(0.0, 0.0, 100.0, 100.0), checkpoint_every=0)
+    first, second = of_kind(history, "incarnation_started")
+    assert (first.data["replicate"], second.data["replicate"]) == (2, 4)
+    assert at(second) == 101.0
+    # Begun again after step 39, as the copy of the 40th is not whole yet.
+    assert at(of_kind(history, "finished")[0]) == pytest.approx(101 + 20 + 61 + 5)
+    assert not of_kind(history, "fault") and not of_kind(history, "node_lost")
+
+
+def test_what_is_not_built_cannot_fail() -> None:
+    alone = plan(copy=2, shares=1, steps=100, wait_seconds=0.0)
+    machinery = replace(SCENARIO.machinery, nodes=4)
+    changes: dict[str, Any] = {"plan": alone, "machinery": machinery, "arrivals": (0.0, 0.0, 100.0, 100.0)}
+    early = [fault(50.0, effect, 3) for effect in ("loss", "crash", "hang", "slow", "flap", "corrupt")]
+    assert play(*early, **changes) == play(**changes)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,6 @@ from colossi.control import actions, events
 from colossi.control.actions import Action
 from colossi.control.controller import Controller
 from colossi.ledger.clock import account
-from colossi.ledger.events import Event
 from colossi.ledger.report import report
 from colossi.simulation import striking
 from colossi.simulation.copies import Copies
@@ -23,23 +21,7 @@ from colossi.simulation.scenario import PLANNED, Scenario
 from colossi.simulation.striking import FLAP_SECONDS
 from colossi.world.failures import Fault
 
-from .small import SCENARIO, fault, plan, scenario
-
-
-def kinds(history: Sequence[Event]) -> list[str]:
-    return [event.kind for event in history]
-
-
-def of_kind(history: Sequence[Event], kind: str) -> list[Event]:
-    return [event for event in history if event.kind == kind]
-
-
-def at(event: Event) -> float:
-    return event.time - BEGINNING
-
-
-def play(*faults: Fault, **changes: object) -> list[Event]:
-    return striking.play(scenario(**changes), faults)
+from .small import SCENARIO, at, fault, kinds, of_kind, plan, play, scenario
 
 
 def test_in_peace() -> None:
@@ -444,24 +426,3 @@ def test_with_half_the_nodes_a_step_takes_twice_as_long() -> None:
     assert (at(begun), begun.data["replicate"]) == (70.5, 2)
     # From 90.5 s on, after step 39, in steps of 2 s, with a checkpoint after 50: 61 steps and 5 s.
     assert at(of_kind(history, "finished")[0]) == pytest.approx(90.5 + 61 * 2 + 5 + 5)
-
-
-def test_nodes_join_the_run_as_they_are_built() -> None:
-    """It waits 1 s and 20 more, then half the nodes do 40 steps of 2 s; the others have come at 100 s."""
-    alone = plan(copy=2, shares=1, steps=100, wait_seconds=1.0)
-    machinery = replace(SCENARIO.machinery, nodes=4)
-    history = play(plan=alone, machinery=machinery, arrivals=(0.0, 0.0, 100.0, 100.0), checkpoint_every=0)
-    first, second = of_kind(history, "incarnation_started")
-    assert (first.data["replicate"], second.data["replicate"]) == (2, 4)
-    assert at(second) == 101.0
-    # Begun again after step 39, as the copy of the 40th is not whole yet.
-    assert at(of_kind(history, "finished")[0]) == pytest.approx(101 + 20 + 61 + 5)
-    assert not of_kind(history, "fault") and not of_kind(history, "node_lost")
-
-
-def test_what_is_not_built_cannot_fail() -> None:
-    alone = plan(copy=2, shares=1, steps=100, wait_seconds=0.0)
-    machinery = replace(SCENARIO.machinery, nodes=4)
-    changes = {"plan": alone, "machinery": machinery, "arrivals": (0.0, 0.0, 100.0, 100.0)}
-    early = [fault(50.0, effect, 3) for effect in ("loss", "crash", "hang", "slow", "flap", "corrupt")]
-    assert play(*early, **changes) == play(**changes)

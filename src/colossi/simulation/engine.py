@@ -8,7 +8,7 @@ matter the steps are counted, not played, so a run costs as much as its failures
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from colossi.control import actions, events, policy
@@ -24,10 +24,13 @@ CHECK_SECONDS = 60.0  # [s] for the check of a node: as long as our own takes wi
 
 
 class Simulated:
-    """One run; `play` it once."""
+    """One run; `play` it once.
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
+    `arrivals` say when each node comes [s]; left out, all are there from the beginning.
+    """
+
+    def __init__(self, scenario: Scenario, arrivals: Sequence[float] = ()) -> None:
+        self.scenario, self.arrivals = scenario, arrivals
         self.controller = Controller(scenario.plan)
         self.ledger: list[Event] = []
         self.now = 0.0  # [s] since the beginning
@@ -54,7 +57,7 @@ class Simulated:
         self.record("controller_started", took_over=False)
         for node in range(scenario.machinery.nodes):
             name, rack = scenario.name_of(node), scenario.rack_of(node)
-            when = scenario.arrivals[node] if scenario.arrivals else 0.0
+            when = self.arrivals[node] if self.arrivals else 0.0
             if when <= 0:
                 self.connect(name, rack)
             else:

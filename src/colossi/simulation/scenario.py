@@ -58,8 +58,7 @@ class Scenario:
     restart: float  # from then to the first step, the state being in memory
     reload: float  # more than that, if it comes from disk
     facts: dict[str, Any]  # what the ledger says of the run when it begins
-    arrivals: Sequence[float] = ()  # of each node; left out: all are there from the beginning
-    built: Arrivals | None = None  # the arrivals of each seed
+    built: Arrivals | None = None  # of a machine that is being built; None: all nodes are there
 
     @property
     def snapshot_share(self) -> float:

@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,8 @@ class Life:
 
 def live(scenario: Scenario, seed: int) -> tuple[Life, list[Event]]:
     """One life, and its ledger."""
-    if scenario.built is not None:
-        scenario = replace(scenario, arrivals=scenario.built.of(seed), built=None)
-    history = play(scenario, faults_of(scenario, seed))
+    arrivals = scenario.built.of(seed) if scenario.built is not None else ()
+    history = play(scenario, faults_of(scenario, seed), arrivals)
     return life_of(scenario, seed, history), history
 
 

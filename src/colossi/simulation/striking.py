@@ -5,7 +5,7 @@ It decides nothing: it stops training, takes nodes away, makes them slow, flips 
 hear what a real one would hear, when it would.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from colossi.control import events
@@ -22,9 +22,9 @@ Failure = events.WorkerExited | events.WorkerHung
 PEERS = 16  # ranks whose fingerprints are told when copies of the weights differ
 
 
-def play(scenario: Scenario, faults: Iterable[Fault]) -> list[Event]:
-    """The ledger of a run to which these happen."""
-    return struck(Simulated(scenario), faults).play()
+def play(scenario: Scenario, faults: Iterable[Fault], arrivals: Sequence[float] = ()) -> list[Event]:
+    """The ledger of a run to which these happen; its nodes arrive then, or are all there."""
+    return struck(Simulated(scenario, arrivals), faults).play()
 
 
 def struck(run: Simulated, faults: Iterable[Fault]) -> Simulated:
