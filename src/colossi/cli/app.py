@@ -44,8 +44,9 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One object on stdout."""
+    """One object on stdout, at once: a server goes on after it, and who reads it through a pipe waits."""
     sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def print_rich(value: Any) -> None:
