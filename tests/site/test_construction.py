@@ -268,6 +268,9 @@ def test_the_table_has_every_task_with_its_dates(planned: Plan) -> None:
     for row in rows:
         assert row["start"] <= row["end"]
         assert int(row["start"][11:13]) >= 7 and int(row["end"][11:13]) <= 17
+        assert 0 <= int(row["float"]) <= int(row["path_float"])
+    ends = max(rows, key=lambda row: row["end"])
+    assert ends["float"] == ends["path_float"] == "0"
 
 
 def test_calendars_read_the_events(planned: Plan) -> None:

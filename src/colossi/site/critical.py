@@ -6,7 +6,7 @@ all may move later). The chain is Goldratt's, "Critical Chain" (1997): links are
 waited for, and resources that another task frees or gives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from colossi.site.project import Project, Schedule, Task
 from colossi.site.timetable import Timetable, latest_starts, timetable
 
 Ints = NDArray[np.int64]
+Steps = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,16 @@ class Curve:
     taken: Ints
     there: Ints
 
+    @property
+    def use(self) -> Steps:
+        """(unit, amount that is taken from then on)."""
+        return list(zip(self.times.tolist(), self.taken.tolist(), strict=True))
+
+    @property
+    def supply(self) -> Steps:
+        """(unit, amount that there is from then on)."""
+        return list(zip(self.times.tolist(), self.there.tolist(), strict=True))
+
 
 def critical(project: Project, schedule: Schedule) -> Criticality:
     """Of a schedule that is feasible."""
@@ -77,10 +88,11 @@ def critical(project: Project, schedule: Schedule) -> Criticality:
 
 def curves(project: Project, schedule: Schedule) -> dict[str, Curve]:
     """Of each resource, from unit 0 to the end of the project."""
-    return {resource.name: _curve(project, schedule, resource.name) for resource in project.resources}
+    return {each.name: curve_of(project, schedule.starts, each.name) for each in project.resources}
 
 
-def _curve(project: Project, schedule: Schedule, name: str) -> Curve:
+def curve_of(project: Project, starts: Mapping[str, int], name: str) -> Curve:
+    """Of one resource."""
     steps = next(resource.steps for resource in project.resources if resource.name == name)
     there, taken = {0: 0}, {0: 0}
     amount = 0
@@ -88,7 +100,7 @@ def _curve(project: Project, schedule: Schedule, name: str) -> Curve:
         there[time] = there.get(time, 0) + new - amount
         amount = new
     for task in project.tasks:
-        start = schedule.starts[task.name]
+        start = starts[task.name]
         end = start + task.duration
         use, hold, give = task.uses.get(name, 0), task.holds.get(name, 0), task.gives.get(name, 0)
         if use or hold:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from colossi.site.bridging import POWER
-from colossi.site.milestones import available, energised, used
+from colossi.site.critical import Steps, curve_of
 from colossi.site.project import Project, Task
 
 
@@ -94,15 +94,13 @@ def busy(project: Project, starts: Mapping[str, int], begin: int, end: int) -> d
     """Share of each crew's hours, and of the power that there is, in use between two hours [1]."""
     found = {}
     for resource in project.resources:
-        there = available(project, starts, resource.name)
-        taken = energised(project, starts) if resource.name == POWER else used(project, starts, resource.name)
-        total = _area(there, begin, end)
-        if total:
-            found[resource.name] = _area(taken, begin, end) / total
+        curve = curve_of(project, starts, resource.name)
+        if total := _area(curve.supply, begin, end):
+            found[resource.name] = _area(curve.use, begin, end) / total
     return found
 
 
-def _area(steps: list[tuple[int, int]], begin: int, end: int) -> float:
+def _area(steps: Steps, begin: int, end: int) -> float:
     """Of a row of steps between two hours."""
     total = 0.0
     for at, (hour, amount) in enumerate(steps):

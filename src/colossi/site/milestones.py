@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colossi.site.bridging import POWER
 from colossi.site.design import Design
 from colossi.site.project import Project, Task
 
@@ -90,46 +89,3 @@ def accepted(project: Project, starts: Mapping[str, int], design: Design) -> lis
             pod = int(task.group.removeprefix("pod-"))
             found.append((starts[task.name] + task.duration, int(gpus[pod])))
     return sorted(found)
-
-
-def energised(project: Project, starts: Mapping[str, int]) -> list[tuple[int, int]]:
-    """Power that racks hold [kW], from an hour on: steps, in order of time."""
-    steps: dict[int, int] = {0: 0}
-    for task in project.tasks:
-        if kilowatts := task.holds.get(POWER):
-            steps[starts[task.name]] = steps.get(starts[task.name], 0) + kilowatts
-    return _summed(steps)
-
-
-def available(project: Project, starts: Mapping[str, int], resource: str) -> list[tuple[int, int]]:
-    """What there is of a resource, from an hour on: its steps, and what tasks have given."""
-    steps: dict[int, int] = {}
-    before = 0
-    for hour, amount in next(each.steps for each in project.resources if each.name == resource):
-        steps[hour] = amount - before
-        before = amount
-    for task in project.tasks:
-        if more := task.gives.get(resource):
-            end = starts[task.name] + task.duration
-            steps[end] = steps.get(end, 0) + more
-    return _summed(steps)
-
-
-def used(project: Project, starts: Mapping[str, int], resource: str) -> list[tuple[int, int]]:
-    """What is in use of a crew or of docks, from an hour on."""
-    steps: dict[int, int] = {0: 0}
-    for task in project.tasks:
-        if (amount := task.uses.get(resource)) and task.duration:
-            begin, end = starts[task.name], starts[task.name] + task.duration
-            steps[begin] = steps.get(begin, 0) + amount
-            steps[end] = steps.get(end, 0) - amount
-    return _summed(steps)
-
-
-def _summed(steps: dict[int, int]) -> list[tuple[int, int]]:
-    total, found = 0, list[tuple[int, int]]()
-    for hour, change in sorted(steps.items()):
-        total += change
-        if change or not found:
-            found.append((hour, total))
-    return found

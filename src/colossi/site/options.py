@@ -14,16 +14,9 @@ from itertools import combinations
 from colossi.errors import BadInput
 from colossi.site.bridging import POWER, Supply, supply
 from colossi.site.construction import construction, kilowatts, workdays
+from colossi.site.critical import curve_of
 from colossi.site.design import Design
-from colossi.site.milestones import (
-    FIRST_TRAINING,
-    Milestone,
-    accepted,
-    available,
-    energised,
-    front_to_back,
-    milestones,
-)
+from colossi.site.milestones import FIRST_TRAINING, Milestone, accepted, front_to_back, milestones
 from colossi.site.project import Project
 from colossi.site.timetable import earliest_starts, precedence_order, timetable
 from colossi.site.workdays import Workdays
@@ -115,7 +108,7 @@ def front_to_back_plan(project: Project) -> dict[str, int]:
     """
     brings = [task for task in project.tasks if task.kind == "power"]
     given = _starts(replace(project, tasks=tuple(brings)), [float(at) for at in range(len(brings))])
-    supplied = available(project, given, POWER)
+    supplied = curve_of(replace(project, tasks=tuple(brings)), given, POWER).supply
     keys = front_to_back(project)
     order = sorted(range(len(keys)), key=lambda index: keys[index])
     tasks, held = list(project.tasks), 0
@@ -175,7 +168,7 @@ def _fuel(like: Choice, given: Supply, spec: ConstructionSpec, calendar: Workday
     if not watts:
         return 0.0
     price = sum(offer.fuel * offer.watts for offer in makers) / watts
-    load, feeds = energised(like.project, like.starts), list(given.steps)
+    load, feeds = curve_of(like.project, like.starts, POWER).use, list(given.steps)
     times = sorted({hour for hour, _ in (*load, *feeds)})
     mwh = 0.0
     for at, hour in enumerate(times):

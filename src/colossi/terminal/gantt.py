@@ -15,7 +15,7 @@ from pathlib import Path
 
 from colossi.files import write_whole
 from colossi.site.bridging import POWER
-from colossi.site.milestones import available, energised, used
+from colossi.site.critical import curve_of
 from colossi.site.project import Task
 from colossi.site.scheduling import Plan
 from colossi.terminal.schedule import choice_name, date_of
@@ -178,9 +178,8 @@ def _told(plan: Plan, task: Task) -> tuple[str, str, str, str]:
 
 def _curve(plan: Plan, resource: str, axis: _Axis) -> str:
     """What is in use of a resource, and what there is of it, over time."""
-    starts = plan.schedule.starts
-    there = available(plan.project, starts, resource)
-    taken = energised(plan.project, starts) if resource == POWER else used(plan.project, starts, resource)
+    curve = curve_of(plan.project, plan.schedule.starts, resource)
+    there, taken = curve.supply, curve.use
     most = max(amount for _, amount in taken) or 1
     top = 1.1 * max(most, min(max(amount for _, amount in there), 2 * most))
     label = f"{most / 1e3:,.1f} MW" if resource == POWER else f"{most:,} of {there[-1][1]:,}"

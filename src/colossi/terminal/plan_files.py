@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from colossi.files import write_whole
+from colossi.site.critical import critical
 from colossi.site.project import Task
 from colossi.site.scheduling import Plan
 from colossi.terminal.gantt import write_page
@@ -42,18 +43,21 @@ def moments(plan: Plan, task: Task) -> tuple[datetime, datetime]:
 
 
 def table_of(plan: Plan) -> str:
-    """A row for each task, in order of time."""
+    """A row for each task, in order of time; the floats are hours that it may slip (site/critical.py)."""
+    slips = critical(plan.project, plan.schedule)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("task", "kind", "group", "start", "end", "hours", "crews", "kilowatts", "after"))
+    what, when, needs = ("task", "kind", "group"), ("start", "end", "hours"), ("crews", "kilowatts", "after")
+    rows.writerow((*what, *when, *needs, "path_float", "float"))
     starts = plan.schedule.starts
     for task in sorted(plan.project.tasks, key=lambda task: (starts[task.name], task.name)):
         begin, end = moments(plan, task)
         crews = " ".join(f"{number} {trade}" for trade, number in task.uses.items())
         after = "; ".join(name for name, _ in task.after)
         takes = sum(task.holds.values())
-        when = (begin.isoformat(), end.isoformat(), task.duration)
-        rows.writerow((task.name, task.kind, task.group, *when, crews, takes, after))
+        lasts = (begin.isoformat(), end.isoformat(), task.duration)
+        slip = (slips.path_float[task.name], slips.resource_float[task.name])
+        rows.writerow((task.name, task.kind, task.group, *lasts, crews, takes, after, *slip))
     return text.getvalue()
 
 
